@@ -171,6 +171,10 @@ func (b *Batch) Chunk() []byte {
 	return out
 }
 
+// Hold keeps b from being recycled until one more Resolve(1): for a writer
+// that is still in its bytes when the last report comes.
+func (b *Batch) Hold() { b.left.Add(1) }
+
 // Resolve says that n more records of b are settled: delivered, rejected or
 // copied elsewhere. The call that settles the last gives b back to the pool;
 // after it nobody may touch b or a slice of it.

@@ -1,0 +1,344 @@
+package stream
+
+import (
+	"fmt"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/produce-agent/produce-agent/internal/record"
+)
+
+// Bounds of what a topic keeps for sending again. Retry batches are as large
+// as fresh ones. The backlog bound is what one stream may have in flight: past
+// it nothing fresh is sent, so a cluster that refuses half of all records
+// cannot make the agent hold ever more of them.
+const (
+	retryBatchBytes = 64 << 10
+	queueBatches    = 4 // fresh batches waiting for a stream
+)
+
+// topic is everything waiting to be sent to one topic: fresh batches, segments
+// to be sent again at once, and records waiting for their back-off.
+//
+// mu guards the fields below it. Lock order: Pool.mu before topic.mu.
+type topic struct {
+	p           *Pool
+	name        string
+	fresh       chan *record.Batch
+	wake        chan struct{} // one token: take may have something, or the gate opened
+	failed      chan struct{} // closed once err is set
+	outstanding atomic.Int64  // records submitted and not final
+	gated       atomic.Bool   // nothing fresh for now
+	troubled    atomic.Bool   // back-off or hold is on: a delivered report ends it
+
+	mu       sync.Mutex
+	streams  int // serve goroutines
+	again    []segment
+	waiting  map[int]*retrySet // by back-off level
+	backlog  int               // bytes in again, waiting and held
+	level    int               // back-off level of throttled records
+	hold     *hold
+	err      error
+	redirect *url.URL // where the last redirect led
+	hops     int
+}
+
+// retrySet is the records that become due together.
+type retrySet struct {
+	batches []*record.Batch
+	timer   *time.Timer
+}
+
+// hold is a topic that takes no record: one record probes it at growing
+// intervals while the rest waits.
+type hold struct {
+	probes int
+	held   []segment
+	probe  *segment // ready to be sent
+	timer  *time.Timer
+}
+
+func newTopic(p *Pool, name string) *topic {
+	return &topic{
+		p: p, name: name,
+		fresh:   make(chan *record.Batch, queueBatches),
+		wake:    make(chan struct{}, 1),
+		failed:  make(chan struct{}),
+		waiting: map[int]*retrySet{},
+	}
+}
+
+// signal wakes one writer.
+func (t *topic) signal() {
+	select {
+	case t.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take returns what is to be sent before anything fresh.
+func (t *topic) take() (segment, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if h := t.hold; h != nil {
+		if h.probe == nil {
+			return segment{}, false
+		}
+		g := *h.probe
+		h.probe = nil
+		t.backlog -= g.size()
+		return g, true
+	}
+	if len(t.again) == 0 || t.p.cfg.Strict && len(t.waiting) > 0 {
+		return segment{}, false
+	}
+	g := t.again[0]
+	t.again[0] = segment{}
+	t.again = t.again[1:]
+	t.backlog -= g.size()
+	t.regate()
+	if len(t.again) > 0 {
+		t.signal()
+	}
+	return g, true
+}
+
+// regate recomputes whether fresh batches may go. Called with mu held.
+func (t *topic) regate() {
+	gated := t.hold != nil || t.backlog > t.p.cfg.InFlightBytes || t.p.cfg.Strict && t.backlog > 0
+	if t.gated.Swap(gated) && !gated {
+		t.signal()
+	}
+}
+
+// putBack returns segments that were not delivered, in wire order, to be sent
+// first.
+func (t *topic) putBack(segments ...segment) {
+	if len(segments) == 0 {
+		return
+	}
+	t.mu.Lock()
+	for _, g := range segments {
+		t.backlog += g.size()
+	}
+	if h := t.hold; h != nil {
+		h.held = append(h.held, segments...)
+		if h.probe == nil && h.timer == nil {
+			t.nextProbe(t.p.backoff(h.probes)) // the probe's stream broke
+		}
+	} else {
+		t.again = append(segments, t.again...)
+	}
+	t.regate()
+	t.mu.Unlock()
+	t.signal()
+	t.p.ensureStream(t)
+}
+
+// retry keeps record i of b for another sending after a back-off of that level.
+func (t *topic) retry(b *record.Batch, i int, try record.Try, level int) {
+	level = min(level, 16)
+	size := len(b.Bytes(i, i+1))
+	t.troubled.Store(true)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	set := t.waiting[level]
+	if set == nil {
+		set = &retrySet{}
+		t.waiting[level] = set
+		set.timer = time.AfterFunc(t.p.backoff(level), func() { t.due(level, set) })
+	}
+	last := len(set.batches) - 1
+	if last < 0 || set.batches[last].Size()+size > retryBatchBytes {
+		set.batches = append(set.batches, record.NewBatch(t.name))
+		last++
+	}
+	set.batches[last].Again(b, i, try)
+	t.backlog += size
+	t.regate()
+}
+
+// due moves a set whose back-off is over to where take finds it.
+func (t *topic) due(level int, set *retrySet) {
+	t.mu.Lock()
+	if t.waiting[level] == set {
+		delete(t.waiting, level)
+	}
+	segments := make([]segment, 0, len(set.batches))
+	for _, b := range set.batches {
+		b.Seal()
+		segments = append(segments, segment{b: b, to: b.Len()})
+	}
+	switch {
+	case t.hold != nil:
+		t.hold.held = append(t.hold.held, segments...)
+	case t.p.cfg.Strict: // what waited comes before what waited for it
+		t.again = append(segments, t.again...)
+	default:
+		t.again = append(t.again, segments...)
+	}
+	t.mu.Unlock()
+	t.signal()
+	t.p.ensureStream(t)
+}
+
+// block keeps record i of b because the topic takes none, and starts or goes
+// on with the hold.
+func (t *topic) block(b *record.Batch, i int, try record.Try, v Verdict, code int, message string) {
+	one := record.NewBatch(t.name)
+	one.Again(b, i, try)
+	one.Seal()
+	t.troubled.Store(true)
+	t.mu.Lock()
+	t.startHold()
+	g := segment{b: one, to: 1}
+	t.backlog += g.size()
+	t.hold.held = append([]segment{g}, t.hold.held...)
+	t.mu.Unlock()
+	t.holdOn(v, code, message)
+}
+
+// startHold keeps everything back. Called with mu held.
+func (t *topic) startHold() {
+	if t.hold == nil {
+		t.hold = &hold{held: t.again}
+		t.again = nil
+	}
+	t.regate()
+}
+
+// holdOn holds the topic, or notes that a probe of it came back alike, and
+// arms the next probe.
+func (t *topic) holdOn(v Verdict, code int, message string) {
+	t.troubled.Store(true)
+	t.mu.Lock()
+	t.startHold()
+	h := t.hold
+	if h.timer != nil || h.probe != nil {
+		t.mu.Unlock() // several records of one window come back alike
+		return
+	}
+	h.probes++
+	probes := h.probes
+	if t.err == nil {
+		t.nextProbe(t.p.backoff(probes - 1))
+	}
+	t.mu.Unlock()
+	t.p.topicHeld(t, v, code, message, probes)
+}
+
+// nextProbe lets one held record go after d. Called with mu held.
+func (t *topic) nextProbe(d time.Duration) {
+	h := t.hold
+	h.timer = time.AfterFunc(d, func() {
+		t.mu.Lock()
+		h.timer = nil
+		if t.hold != h || len(h.held) == 0 || h.probe != nil {
+			t.mu.Unlock()
+			return
+		}
+		g := h.held[0]
+		probe := segment{b: g.b, from: g.from, to: g.from + 1}
+		if g.from++; g.from == g.to {
+			h.held = h.held[1:]
+		} else {
+			h.held[0] = g
+		}
+		h.probe = &probe
+		t.mu.Unlock()
+		t.signal()
+		t.p.ensureStream(t)
+	})
+}
+
+// recovered ends hold and back-off after a delivered report.
+func (t *topic) recovered() {
+	t.mu.Lock()
+	t.troubled.Store(len(t.waiting) > 0)
+	t.level = 0
+	h := t.hold
+	if h != nil {
+		t.hold = nil
+		if h.timer != nil {
+			h.timer.Stop()
+		}
+		if h.probe != nil {
+			t.again = append(t.again, *h.probe)
+		}
+		t.again = append(t.again, h.held...)
+	}
+	t.regate()
+	t.mu.Unlock()
+	if h != nil {
+		t.p.log.Info("topic takes records again", "topic", t.name)
+		t.signal()
+		t.p.ensureStream(t)
+	}
+}
+
+// throttleLevel returns the back-off level for records the cluster refused for
+// its rate; it rises while nothing at all is delivered.
+func (t *topic) throttleLevel() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.waiting) == 0 {
+		t.level++
+	}
+	return max(0, t.level-1)
+}
+
+// fail gives the topic up: what is left of it stays pending.
+func (t *topic) fail(err error) {
+	t.mu.Lock()
+	if t.err != nil {
+		t.mu.Unlock()
+		return
+	}
+	t.err = err
+	close(t.failed)
+	t.stopTimers()
+	t.mu.Unlock()
+	t.p.checkIdle()
+}
+
+// stopTimers ends every wait. Called with mu held.
+func (t *topic) stopTimers() {
+	for _, set := range t.waiting {
+		set.timer.Stop()
+	}
+	if t.hold != nil && t.hold.timer != nil {
+		t.hold.timer.Stop()
+	}
+}
+
+// hasWork says whether a stream would find something to send now. Called with
+// mu held.
+func (t *topic) hasWork() bool {
+	if t.err != nil {
+		return false
+	}
+	if t.hold != nil {
+		return t.hold.probe != nil
+	}
+	return len(t.again) > 0 || len(t.fresh) > 0
+}
+
+// settled says that n records are final.
+func (t *topic) settled(n int) {
+	if left := t.outstanding.Add(-int64(n)); left == 0 {
+		t.p.checkIdle()
+	} else if left < 0 {
+		panic("BUG: topic settled more records than were submitted")
+	}
+}
+
+// TopicError says that a topic cannot be written to.
+type TopicError struct {
+	Topic  string
+	Denied bool // credentials or permissions
+	Text   string
+}
+
+func (e *TopicError) Error() string { return fmt.Sprintf("topic %q: %s", e.Topic, e.Text) }
