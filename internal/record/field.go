@@ -15,7 +15,7 @@ import (
 type Field struct {
 	name    string
 	path    []string // the parts between dots; nil without a dot
-	scratch []byte
+	scratch []byte   // an unescaped member name
 }
 
 // NewField returns the Field called name.
@@ -81,6 +81,7 @@ type walker struct {
 	i     int    // after the last member's value, or after the opening brace
 	name  []byte // between the quotes, still escaped
 	value []byte // raw, no white space around it
+	start int    // index of this member's name's opening quote
 	colon int    // index after the colon of this member
 }
 
@@ -112,7 +113,7 @@ func (w *walker) next() bool {
 		w.i = len(b)
 		return false
 	}
-	w.name = b[i+1 : end-1]
+	w.name, w.start = b[i+1:end-1], i
 	i = skipSpace(b, end)
 	if i >= len(b) || b[i] != ':' {
 		w.i = len(b)
