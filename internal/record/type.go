@@ -1,0 +1,41 @@
+package record
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Type is how the server is told to turn a record's data into bytes.
+type Type uint8
+
+// The value types. Auto is ours: STRING where the bytes are valid UTF-8,
+// BINARY where they are not; both give the consumer exactly the bytes read.
+//
+// Source: Confluent REST v3 OpenAPI, ProduceRequestData.type.
+const (
+	Auto Type = iota
+	String
+	JSON
+	Binary
+)
+
+var typeNames = [...]string{Auto: "AUTO", String: "STRING", JSON: "JSON", Binary: "BINARY"}
+
+// String returns the name as the wire spells it; AUTO for Auto, which is never
+// on the wire.
+func (t Type) String() string {
+	if int(t) < len(typeNames) {
+		return typeNames[t]
+	}
+	return fmt.Sprintf("TYPE(%d)", uint8(t))
+}
+
+// ParseType reads auto, string, json or binary, in any case.
+func ParseType(s string) (Type, error) {
+	for t, name := range typeNames {
+		if strings.EqualFold(s, name) {
+			return Type(t), nil
+		}
+	}
+	return Auto, fmt.Errorf("type %q: must be auto, string, json or binary", s)
+}
