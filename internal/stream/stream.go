@@ -51,9 +51,9 @@ type stream struct {
 	jitter  float64 // 0.8..1.2, times age and records at which it is replaced
 	release func()  // lets the next goroutine try, while opens fail
 
-	limit     streamLimit
-	scratch   []byte
-	lastSend  time.Time
+	limit    streamLimit
+	scratch  []byte
+	lastSend time.Time
 
 	dead      chan struct{} // closed by the reader when the answer has ended
 	poke      chan struct{} // one token: look at the flags below

@@ -1,0 +1,221 @@
+package ingest
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+
+	"github.com/goccy/go-json"
+
+	"github.com/produce-agent/produce-agent/internal/record"
+)
+
+// DeadLetter is one line of a dead-letter file: a rejected record with the
+// reason, and all that is needed to send it again as it was.
+//
+// Shape: NDJSON. The members up to Record are always there and a contract.
+type DeadLetter struct {
+	Time      string  `json:"time"` // RFC 3339, UTC
+	Source    string  `json:"source"`
+	Position  int64   `json:"position"` // byte offset in the source
+	Topic     string  `json:"topic"`
+	ErrorCode int     `json:"error_code"`
+	Message   string  `json:"message"`
+	Attempts  int     `json:"attempts"`
+	Record    *string `json:"record"` // the payload unchanged; null where it was not kept or is a tombstone
+
+	Encoding  string          `json:"encoding,omitempty"`   // "base64": Record is not UTF-8
+	Reason    string          `json:"reason,omitempty"`     // short, as in metrics
+	ValueType string          `json:"value_type,omitempty"` // STRING, JSON or BINARY: as it was sent
+	Tombstone bool            `json:"tombstone,omitempty"`  // the value is a Kafka null
+	Envelope  json.RawMessage `json:"envelope,omitempty"`   // key, headers, partition_id, timestamp as sent
+	Raw       bool            `json:"raw,omitempty"`        // Record is a whole v3 record object
+	Unsent    bool            `json:"unsent,omitempty"`     // Record is the line as it was read: key and all, never encoded
+	Length    int64           `json:"length,omitempty"`     // of a record that was too long to be kept
+}
+
+// NewDeadLetter describes a record that was encoded: encoded is its wire form.
+func NewDeadLetter(encoded []byte) DeadLetter {
+	parts, err := record.Decode(encoded)
+	if err != nil { // never lose it: keep the wire form itself
+		parts = record.Parts{Raw: true, Payload: bytes.TrimSuffix(encoded, []byte("\n"))}
+	}
+	var d DeadLetter
+	d.SetPayload(parts.Payload)
+	d.Raw, d.Tombstone, d.Envelope = parts.Raw, parts.Null, parts.Envelope
+	if parts.Type != record.Auto {
+		d.ValueType = parts.Type.String()
+	}
+	if d.Tombstone {
+		d.Record = nil
+	}
+	return d
+}
+
+// SetPayload stores payload, in base64 where it is not UTF-8.
+func (d *DeadLetter) SetPayload(payload []byte) {
+	quoted, encoding := record.AppendPayloadJSON(nil, payload)
+	var text string
+	if err := json.Unmarshal(quoted, &text); err != nil {
+		encoding, text = "base64", base64.StdEncoding.EncodeToString(payload)
+	}
+	d.Record, d.Encoding = &text, encoding
+}
+
+// payload returns what SetPayload was given.
+func (d *DeadLetter) payload() ([]byte, error) {
+	if d.Record == nil {
+		return nil, nil
+	}
+	switch d.Encoding {
+	case "":
+		return []byte(*d.Record), nil
+	case "base64":
+		return base64.StdEncoding.DecodeString(*d.Record)
+	}
+	return nil, fmt.Errorf("encoding %q is not known", d.Encoding)
+}
+
+// append puts the record together as it was sent, or as type over asks; a line
+// that never was is encoded by enc.
+func (d *DeadLetter) append(dst []byte, enc *record.Encoder, over *record.Type) ([]byte, error) {
+	payload, err := d.payload()
+	if err != nil {
+		return dst, err
+	}
+	if d.Unsent && d.Record != nil {
+		return enc.Append(dst, payload, []byte(d.Source+":"+strconv.FormatInt(d.Position, 10)))
+	}
+	if d.Raw {
+		if err := record.CheckRecord(payload); err != nil {
+			return dst, err
+		}
+		return record.AppendRaw(dst, payload), nil
+	}
+	if d.Record == nil && !d.Tombstone {
+		return dst, errors.New("its record was too long to be kept: send it from its source")
+	}
+	t := record.Auto
+	if d.ValueType != "" {
+		if t, err = record.ParseType(d.ValueType); err != nil {
+			return dst, err
+		}
+	}
+	if over != nil {
+		t = *over
+	}
+	return record.AppendEnvelope(dst, d.Envelope, t, payload, d.Tombstone)
+}
+
+// DeadLetterReader sends the records of a dead-letter file again.
+type DeadLetterReader struct {
+	batch BatchConfig
+	sink  Sink
+	topic string       // instead of each line's own; "" for those
+	over  *record.Type // instead of each line's own
+	enc   *record.Encoder
+	outs  map[string]*batcher
+}
+
+// NewDeadLetterReader returns a reader whose records go to the topic each line
+// names, or to topic when that is not empty; over replaces their value type.
+// Lines that were never encoded are, by encoder's settings.
+func NewDeadLetterReader(batch BatchConfig, encoder record.EncoderConfig, topic string, over *record.Type, sink Sink) (*DeadLetterReader, error) {
+	enc, err := record.NewEncoder(encoder)
+	if err != nil {
+		return nil, err
+	}
+	return &DeadLetterReader{batch: batch, sink: sink, topic: topic, over: over, enc: enc, outs: map[string]*batcher{}}, nil
+}
+
+// Read takes the lines of in, as source number src. A line that is no
+// dead-letter line is rejected as it stands.
+func (r *DeadLetterReader) Read(in io.Reader, src int32) error {
+	lines := bufio.NewReaderSize(in, readBuffer)
+	var offset int64
+	for {
+		line, err := lines.ReadBytes('\n')
+		if len(bytes.TrimSpace(line)) > 0 {
+			pos := record.Position{Offset: offset, Len: int32(len(line)), Source: src}
+			if err := r.line(bytes.TrimSuffix(line, []byte("\n")), pos); err != nil {
+				return err
+			}
+		}
+		offset += int64(len(line))
+		switch {
+		case errors.Is(err, io.EOF), errors.Is(err, errStopped):
+			return nil
+		case err != nil:
+			return err
+		}
+	}
+}
+
+func (r *DeadLetterReader) line(line []byte, pos record.Position) error {
+	var d DeadLetter
+	if err := json.Unmarshal(line, &d); err != nil {
+		return r.refuse(r.topic, line, pos, fmt.Errorf("not a dead-letter line: %w", err))
+	}
+	topic := r.topic
+	if topic == "" {
+		topic = d.Topic
+	}
+	if err := CheckTopic(topic); err != nil {
+		return r.refuse(topic, line, pos, err)
+	}
+	b := r.outs[topic]
+	if b == nil {
+		b = newBatcher(r.batch, topic, r.sink)
+		r.outs[topic] = b
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	buf, err := d.append(b.cur.Tail(), r.enc, r.over)
+	if err != nil {
+		return r.refuse(topic, line, pos, err)
+	}
+	b.cur.Commit(buf, pos)
+	if b.cur.Size() >= b.cfg.Bytes {
+		return b.flush()
+	}
+	return nil
+}
+
+func (r *DeadLetterReader) refuse(topic string, line []byte, pos record.Position, err error) error {
+	return r.sink.Reject(topic, pos, line, &record.InvalidError{
+		Code: 400, Reason: "dead_letter", Message: "this dead-letter line cannot be sent: " + err.Error(),
+	})
+}
+
+// Close hands on what is still being gathered.
+func (r *DeadLetterReader) Close() error {
+	var all error
+	for _, b := range r.outs {
+		all = errors.Join(all, b.close())
+	}
+	return all
+}
+
+// CheckTopic returns why name cannot be a topic's.
+// Source: Apache Kafka, org.apache.kafka.common.internals.Topic.
+func CheckTopic(name string) error {
+	switch {
+	case name == "":
+		return errors.New("a topic name is wanted")
+	case name == "." || name == "..":
+		return fmt.Errorf("topic %q: must not be \".\" or \"..\"", name)
+	case len(name) > 249:
+		return fmt.Errorf("topic %.20q…: %d characters, must be at most 249", name, len(name))
+	}
+	for _, c := range name {
+		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '.' || c == '_' || c == '-' {
+			continue
+		}
+		return fmt.Errorf("topic %q: only letters, digits, '.', '_' and '-' may be in a name, not %q", name, c)
+	}
+	return nil
+}

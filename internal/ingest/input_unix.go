@@ -1,0 +1,101 @@
+//go:build unix
+
+package ingest
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// polled reads from a descriptor that may block for ever, and comes out of it
+// when ctx ends. Making the descriptor non-blocking instead would change it for
+// every process that shares it, a shell's terminal among them.
+type polled struct {
+	ctx  context.Context
+	f    *os.File
+	wake [2]int // a pipe; its write end is closed when ctx ends
+	once sync.Once
+	stop func() bool
+
+	drained int // bytes read after the end of ctx
+}
+
+// maxDrain is how much is still read after ctx has ended: what a pipe may hold
+// by then, for nobody could read it afterwards.
+const maxDrain = 1 << 20
+
+// interruptible returns a reader of f whose Read returns errStopped once ctx
+// is done and nothing is there to be read.
+func interruptible(ctx context.Context, f *os.File) io.Reader {
+	p := &polled{ctx: ctx, f: f}
+	if err := unix.Pipe2(p.wake[:], unix.O_CLOEXEC); err != nil {
+		return f
+	}
+	p.stop = context.AfterFunc(ctx, p.rouse)
+	return p
+}
+
+func (p *polled) rouse() { p.once.Do(func() { unix.Close(p.wake[1]) }) }
+
+func (p *polled) Read(b []byte) (int, error) {
+	fds := []unix.PollFd{
+		{Fd: int32(p.f.Fd()), Events: unix.POLLIN},
+		{Fd: int32(p.wake[0]), Events: unix.POLLIN},
+	}
+	for {
+		_, err := unix.Poll(fds, -1)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return 0, fmt.Errorf("wait for input: %w", err)
+		}
+		break
+	}
+	if fds[0].Revents == 0 || p.drained >= maxDrain {
+		return 0, errStopped
+	}
+	n, err := p.f.Read(b)
+	if p.ctx.Err() != nil {
+		p.drained += n
+	}
+	return n, err
+}
+
+// Close closes the descriptor and the pipe.
+func (p *polled) Close() error {
+	p.stop()
+	p.rouse()
+	unix.Close(p.wake[0])
+	return p.f.Close()
+}
+
+// fileID is what the record ids of a file begin with: the same for the same
+// file at the same path in every run.
+func fileID(name string, info os.FileInfo) string {
+	path, err := filepath.Abs(name)
+	if err != nil {
+		path = name
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return fmt.Sprintf("%s:%x:%x", path, st.Dev, st.Ino)
+	}
+	return path
+}
+
+// runID stands for an input that has no identity beyond this run.
+func runID() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:])
+	return "stdin-" + hex.EncodeToString(b[:])
+}

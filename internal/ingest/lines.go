@@ -1,0 +1,275 @@
+package ingest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+
+	"github.com/produce-agent/produce-agent/internal/record"
+)
+
+// readBuffer is one read: large enough that its system call does not show,
+// small enough to stay in a core's cache with the batch it is copied to.
+const readBuffer = 256 << 10
+
+// LineConfig says how bytes are cut into records.
+type LineConfig struct {
+	Topic          string
+	Batch          BatchConfig
+	Encoder        record.EncoderConfig
+	StripCR        bool  // drop one CR in front of the LF
+	SkipEmpty      bool  // an empty line is no record
+	MaxRecordBytes int   // a longer line is rejected, its bytes streamed past; 0: no bound
+	Count          int64 // stop after so many records; 0: no bound
+	Values         bool  // concatenated REST v3 record objects instead of lines
+}
+
+// Reader cuts one topic's inputs into records, one input after the other.
+//
+// Only LF separates lines. CR stays unless StripCR, an empty line is an empty
+// value unless SkipEmpty, a last line without LF counts.
+//
+// Concurrency: one goroutine at a time.
+type Reader struct {
+	cfg   LineConfig
+	enc   *record.Encoder
+	out   *batcher
+	sink  Sink
+	buf   []byte
+	count int64
+	id    []byte // scratch of record ids
+
+	src    int32
+	idBase []byte
+	offset int64 // of buf[0] in the source
+	past   int64 // bytes of an over-long line gone by already; 0: none
+	scan   record.ScanState
+}
+
+// NewReader returns a Reader that hands its batches to sink.
+func NewReader(cfg LineConfig, sink Sink) (*Reader, error) {
+	cfg.Encoder.MaxRecordBytes = cfg.MaxRecordBytes
+	enc, err := record.NewEncoder(cfg.Encoder)
+	if err != nil {
+		return nil, err
+	}
+	return &Reader{
+		cfg: cfg, enc: enc, sink: sink,
+		out: newBatcher(cfg.Batch, cfg.Topic, sink), buf: make([]byte, readBuffer),
+	}, nil
+}
+
+// Close hands on what is still being gathered.
+func (r *Reader) Close() error { return r.out.close() }
+
+// Read takes all of in apart, as source number src. id is what record ids of
+// this source begin with. live says that bytes come as they are made, so that
+// a record must not wait for a full batch.
+// Errors: ErrCount when enough was read; the Sink's; in's own, with what was
+// read before it handed on.
+func (r *Reader) Read(in io.Reader, src int32, id string, live bool) error {
+	r.src, r.idBase, r.offset, r.past = src, append([]byte(id), ':'), 0, 0
+	r.scan = record.ScanState{}
+	fill := 0
+	for {
+		n, err := in.Read(r.buf[fill:])
+		fill += n
+		if n > 0 {
+			used, ferr := r.feed(r.buf[:fill], false, live)
+			if ferr != nil {
+				return ferr
+			}
+			fill = copy(r.buf, r.buf[used:fill])
+			r.offset += int64(used)
+			if fill, ferr = r.room(fill); ferr != nil {
+				return ferr
+			}
+		}
+		if err == nil {
+			continue
+		}
+		_, ferr := r.feed(r.buf[:fill], true, live)
+		switch {
+		case ferr != nil:
+			return ferr
+		case errors.Is(err, io.EOF), errors.Is(err, errStopped):
+			return nil
+		}
+		return err
+	}
+}
+
+// feed takes the whole records at the head of data; at the end of the input
+// the rest too. It returns how many bytes were taken.
+func (r *Reader) feed(data []byte, end, live bool) (used int, err error) {
+	r.out.mu.Lock()
+	defer r.out.mu.Unlock()
+	if r.cfg.Values {
+		used, err = r.values(data, end)
+	} else {
+		used, err = r.lines(data, end)
+	}
+	if err == nil && live {
+		err = r.out.pause()
+	}
+	return used, err
+}
+
+func (r *Reader) lines(data []byte, end bool) (used int, err error) {
+	for {
+		n := bytes.IndexByte(data[used:], '\n')
+		if n < 0 {
+			break
+		}
+		if err := r.line(data[used:used+n], used, n+1); err != nil {
+			return used, err
+		}
+		used += n + 1
+	}
+	if end && (used < len(data) || r.past > 0) {
+		err = r.line(data[used:], used, len(data)-used)
+		used = len(data)
+	}
+	return used, err
+}
+
+// line takes one line; it begins at data[at] and took size bytes with its end.
+func (r *Reader) line(line []byte, at, size int) error {
+	pos := record.Position{Offset: r.offset + int64(at), Len: int32(size), Source: r.src}
+	if r.past > 0 {
+		return r.endOfLong(pos, len(line))
+	}
+	if r.cfg.StripCR && len(line) > 0 && line[len(line)-1] == '\r' {
+		line = line[:len(line)-1]
+	}
+	if len(line) == 0 && r.cfg.SkipEmpty {
+		return nil
+	}
+	return r.one(line, pos)
+}
+
+func (r *Reader) one(payload []byte, pos record.Position) error {
+	if err := r.counted(); err != nil {
+		return err
+	}
+	if r.cfg.Encoder.RecordIDHeader != "" {
+		r.id = strconv.AppendInt(append(r.id[:0], r.idBase...), pos.Offset, 10)
+	}
+	return r.out.add(r.enc, payload, r.id, pos)
+}
+
+// counted counts one record more, or says that there are enough.
+func (r *Reader) counted() error {
+	if r.cfg.Count > 0 && r.count >= r.cfg.Count {
+		return ErrCount
+	}
+	r.count++
+	return nil
+}
+
+// endOfLong rejects a line whose head has gone by. Its payload is not held.
+func (r *Reader) endOfLong(tail record.Position, n int) error {
+	length := r.past + int64(n)
+	pos := record.Position{Offset: tail.Offset - r.past, Len: int32(min(length, 1<<31-1)), Source: r.src}
+	r.past = 0
+	if err := r.counted(); err != nil {
+		return err
+	}
+	return r.sink.Reject(r.cfg.Topic, pos, nil, r.tooLong(length))
+}
+
+func (r *Reader) tooLong(length int64) *record.InvalidError {
+	return &record.InvalidError{
+		Code: 413, Reason: record.ReasonTooLarge,
+		Message: fmt.Sprintf("a line of %d bytes is longer than --max-record-bytes %d; it was not kept", length, r.cfg.MaxRecordBytes),
+	}
+}
+
+// room makes sure that there is place to read into: it grows the buffer up to
+// the longest record, past that the bytes go by.
+func (r *Reader) room(fill int) (int, error) {
+	if fill < len(r.buf) {
+		if fill == 0 && len(r.buf) > 4*readBuffer {
+			r.buf = make([]byte, readBuffer) // a huge record is over
+		}
+		return fill, nil
+	}
+	limit := r.cfg.MaxRecordBytes
+	if limit == 0 || len(r.buf) <= limit {
+		grown := make([]byte, 2*len(r.buf))
+		copy(grown, r.buf)
+		r.buf = grown
+		return fill, nil
+	}
+	if r.cfg.Values {
+		pos := record.Position{Offset: r.offset, Len: int32(min(fill, 1<<31-1)), Source: r.src}
+		r.scan.SkipLine()
+		r.offset += int64(fill)
+		if err := r.counted(); err != nil {
+			return 0, err
+		}
+		return 0, r.sink.Reject(r.cfg.Topic, pos, nil, r.tooLong(int64(fill)))
+	}
+	r.past += int64(fill)
+	r.offset += int64(fill)
+	return 0, nil
+}
+
+// values takes concatenated REST v3 records apart.
+func (r *Reader) values(data []byte, end bool) (used int, err error) {
+	for {
+		from, to, ok, bad := record.NextValue(data[used:], &r.scan)
+		pos := record.Position{Offset: r.offset + int64(used+from), Len: int32(to - from), Source: r.src}
+		value := data[used+from : used+max(from, to)]
+		switch {
+		case bad != nil:
+			if err := r.badValue(value, pos, bad); err != nil {
+				return used, err
+			}
+		case ok:
+			if err := r.value(value, pos); err != nil {
+				return used, err
+			}
+		default:
+			used += from
+			if end && used < len(data) {
+				rest := data[used:]
+				pos := record.Position{Offset: r.offset + int64(used), Len: int32(len(rest)), Source: r.src}
+				err = r.badValue(rest, pos, &record.InvalidError{
+					Code: 400, Reason: record.ReasonInvalidRecord, Message: "the input ends in the middle of this record",
+				})
+				used = len(data)
+			}
+			return used, err
+		}
+		used += to
+	}
+}
+
+func (r *Reader) value(value []byte, pos record.Position) error {
+	err := record.CheckRecord(value)
+	if err == nil && r.cfg.MaxRecordBytes > 0 && len(value) > r.cfg.MaxRecordBytes {
+		err = r.tooLong(int64(len(value)))
+	}
+	if err != nil {
+		return r.badValue(value, pos, err)
+	}
+	if err := r.counted(); err != nil {
+		return err
+	}
+	b := r.out
+	b.cur.Commit(record.AppendRaw(b.cur.Tail(), value), pos)
+	if b.cur.Size() >= b.cfg.Bytes {
+		return b.flush()
+	}
+	return nil
+}
+
+func (r *Reader) badValue(value []byte, pos record.Position, why error) error {
+	if err := r.counted(); err != nil {
+		return err
+	}
+	return r.out.reject(why, value, pos)
+}

@@ -1,0 +1,413 @@
+// Package ship is the pipeline: sources, pool and dead letter joined, started
+// in order and stopped in reverse, and the books that prove nothing was lost.
+package ship
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/produce-agent/produce-agent/internal/ingest"
+	"github.com/produce-agent/produce-agent/internal/record"
+	"github.com/produce-agent/produce-agent/internal/stream"
+	"github.com/produce-agent/produce-agent/internal/stream/limit"
+)
+
+// Env is what a run is given from outside.
+type Env struct {
+	Target  stream.Target
+	Profile limit.Profile
+	Stdin   *os.File
+	Stdout  io.Writer
+	Log     *slog.Logger
+	Hard    context.Context // done: leave at once, whatever is pending
+	// Latency observes the time from sending to report, in seconds; may be nil.
+	Latency func(float64)
+	// Started, when not nil, is told of the run once it can be looked at.
+	Started func(*Run)
+}
+
+// Result is how a run ended.
+type Result struct {
+	Summary
+	// Err is the first thing that kept records from being read or delivered.
+	Err error
+	// Denied: credentials or permissions are what was in the way.
+	Denied bool
+}
+
+// Run is one run of the pipeline.
+//
+// Concurrency: Stats and Progress may be called at any time.
+type Run struct {
+	cfg   Config
+	env   Env
+	books *books
+	dead  *deadLetter
+	log   *reportLog
+	pool  *stream.Pool
+	began time.Time
+	cpu0  float64
+
+	hard   context.Context // ends waiting for anything
+	cancel context.CancelCauseFunc
+
+	mu      sync.Mutex
+	sources []string // names; a Position's Source is an index
+	total   int64    // bytes of all files, -1 when not known
+	errs    []error
+	denied  bool
+	shown   int // dry run: rejections told of
+	sample  bool
+}
+
+// Start runs the pipeline until its inputs end, ctx does, or it cannot go on.
+// An error is only returned for what was wrong before anything was read; all
+// else is in the Result.
+func Start(ctx context.Context, cfg Config, env Env) (Result, error) {
+	if cfg.MaxRecordBytes == 8e6 && !cfg.fixedMax && env.Profile.MessageBytes > 0 {
+		cfg.MaxRecordBytes = Size(env.Profile.MessageBytes)
+	}
+	r := &Run{cfg: cfg, env: env, books: newBooks(), began: time.Now(), cpu0: cpuSeconds(), total: -1}
+	r.hard, r.cancel = context.WithCancelCause(env.Hard)
+	defer r.cancel(nil)
+	if err := r.open(); err != nil {
+		return Result{}, err
+	}
+	if env.Started != nil {
+		env.Started(r)
+	}
+	defer context.AfterFunc(ctx, r.grace)()
+	return r.finish(r.read(ctx)), nil
+}
+
+// grace bounds the wait for reports after a signal.
+func (r *Run) grace() {
+	timer := time.NewTimer(r.cfg.Grace)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		r.cancel(fmt.Errorf("not all delivery reports came within --grace %s", r.cfg.Grace))
+	case <-r.hard.Done():
+	}
+}
+
+// open makes everything that may fail for a wrong setting.
+func (r *Run) open() (err error) {
+	if r.cfg.DryRun {
+		return nil
+	}
+	if r.cfg.FromDeadLetter != "" && sameFile(r.cfg.FromDeadLetter, r.cfg.DeadLetter) {
+		return fmt.Errorf("--dead-letter and --from-dead-letter are one file: %s", r.cfg.DeadLetter)
+	}
+	if r.cfg.Reports != "" {
+		if r.log, err = openReports(r.cfg.Reports, r.env.Stdout); err != nil {
+			return err
+		}
+		r.cfg.Stream.Reports = true
+	}
+	if r.dead, err = newDeadLetter(r.cfg.DeadLetter, r.books, r.env.Log, r.cancel); err != nil {
+		return err
+	}
+	r.pool = stream.New(r.cfg.Stream, r.env.Target, r.env.Profile, r, r.env.Log, r.env.Latency)
+	return nil
+}
+
+func sameFile(a, b string) bool {
+	ia, errA := os.Stat(a)
+	ib, errB := os.Stat(b)
+	return errA == nil && errB == nil && os.SameFile(ia, ib)
+}
+
+// read takes all inputs, one after another. A file that cannot be read is
+// named and noted; the others go on.
+func (r *Run) read(ctx context.Context) error {
+	if r.cfg.FromDeadLetter != "" {
+		return r.readDeadLetter(ctx)
+	}
+	enc, err := r.cfg.encoder()
+	if err != nil {
+		return err
+	}
+	reader, err := ingest.NewReader(ingest.LineConfig{
+		Topic: r.cfg.Topic, Batch: r.cfg.Batch, Encoder: enc, StripCR: r.cfg.StripCR, SkipEmpty: r.cfg.SkipEmpty,
+		MaxRecordBytes: int(r.cfg.MaxRecordBytes), Count: r.cfg.Count, Values: r.cfg.Input == "records",
+	}, r)
+	if err != nil {
+		return err
+	}
+	files := r.cfg.Files
+	if len(files) == 0 {
+		files = []string{"-"}
+	}
+	r.measure(files)
+	for _, name := range files {
+		if ctx.Err() != nil {
+			break
+		}
+		if err = r.readFile(ctx, reader, name); err != nil {
+			break
+		}
+	}
+	if closeErr := reader.Close(); err == nil || errors.Is(err, ingest.ErrCount) {
+		err = closeErr
+	}
+	return err
+}
+
+// readFile reads one file. Only an error that ends the run is returned.
+func (r *Run) readFile(ctx context.Context, reader *ingest.Reader, name string) error {
+	in, err := r.openInput(ctx, name)
+	if err == nil {
+		err = in.Read(reader, r.source(name), func(n int) { r.books.readBytes.Add(int64(n)) })
+		in.Close()
+	}
+	if err == nil || errors.Is(err, ingest.ErrCount) || endsRun(err) {
+		return err
+	}
+	r.env.Log.Error("cannot read a file; the others go on", "file", name, "error", err)
+	r.note(fmt.Errorf("read %s: %w", name, err))
+	return nil
+}
+
+// endsRun tells what the pool or the dead letter says from what a file does.
+func endsRun(err error) bool {
+	var t *stream.TopicError
+	var e *stream.EndpointError
+	return errors.As(err, &t) || errors.As(err, &e) || errors.Is(err, errLeave)
+}
+
+var errLeave = errors.New("the run is over")
+
+func (r *Run) openInput(ctx context.Context, name string) (*ingest.Input, error) {
+	if name == "-" {
+		return ingest.Stdin(ctx, r.env.Stdin)
+	}
+	return ingest.OpenFile(ctx, name)
+}
+
+func (r *Run) readDeadLetter(ctx context.Context) error {
+	var over *record.Type
+	if r.cfg.fixedType {
+		t, err := record.ParseType(r.cfg.ValueType)
+		if err != nil {
+			return err
+		}
+		over = &t
+	}
+	enc, err := r.cfg.encoder()
+	if err != nil {
+		return err
+	}
+	reader, err := ingest.NewDeadLetterReader(r.cfg.Batch, enc, r.cfg.Topic, over, r)
+	if err != nil {
+		return err
+	}
+	r.measure([]string{r.cfg.FromDeadLetter})
+	in, err := r.openInput(ctx, r.cfg.FromDeadLetter)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	err = in.ReadDeadLetter(reader, r.source(r.cfg.FromDeadLetter), func(n int) { r.books.readBytes.Add(int64(n)) })
+	if closeErr := reader.Close(); err == nil {
+		err = closeErr
+	}
+	return err
+}
+
+// source adds a name to the table of sources.
+func (r *Run) source(name string) int32 {
+	if name == "-" {
+		name = "stdin"
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sources = append(r.sources, name)
+	return int32(len(r.sources) - 1)
+}
+
+func (r *Run) sourceName(i int32) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.sources[i]
+}
+
+// measure adds up what there is to read, for the progress bar.
+func (r *Run) measure(files []string) {
+	var total int64
+	for _, name := range files {
+		info, err := os.Stat(name)
+		if name == "-" {
+			info, err = r.env.Stdin.Stat()
+		}
+		if err != nil {
+			continue
+		}
+		if !info.Mode().IsRegular() {
+			total = -1
+			break
+		}
+		total += info.Size()
+	}
+	r.mu.Lock()
+	r.total = total
+	r.mu.Unlock()
+}
+
+// stopWithin is how long streams get to end properly once nothing is owed.
+const stopWithin = 5 * time.Second
+
+// finish drains what was read and adds the books up. A run that was told to
+// stop waits for reports as long as its grace.
+func (r *Run) finish(readErr error) Result {
+	if readErr != nil && !errors.Is(readErr, ingest.ErrCount) && !errors.Is(readErr, errLeave) {
+		r.note(readErr)
+	}
+	var stats stream.Stats
+	if r.pool != nil {
+		if err := r.pool.Drain(r.hard); err != nil {
+			r.note(err)
+		}
+		// Whatever still comes in the next seconds is welcome, unless the time is up.
+		bound, cancel := context.WithTimeout(r.hard, stopWithin)
+		r.pool.Stop(bound)
+		cancel()
+		r.dead.close()
+		stats = r.pool.Stats()
+	}
+	if r.log != nil {
+		if err := r.log.close(); err != nil {
+			r.note(err)
+		}
+	}
+	res := Result{Summary: r.books.summary(stats, r.began, cpuSeconds()-r.cpu0)}
+	res.DryRun = r.cfg.DryRun
+	if r.dead != nil {
+		res.DeadLetter = r.dead.name()
+	}
+	r.mu.Lock()
+	res.Err, res.Denied = errors.Join(r.errs...), r.denied
+	r.mu.Unlock()
+	return res
+}
+
+// note keeps an error for the Result.
+func (r *Run) note(err error) {
+	var t *stream.TopicError
+	var e *stream.EndpointError
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if errors.As(err, &t) && t.Denied || errors.As(err, &e) && e.Denied {
+		r.denied = true
+	}
+	for _, known := range r.errs {
+		if known.Error() == err.Error() {
+			return
+		}
+	}
+	r.errs = append(r.errs, err)
+}
+
+// Submit counts a batch as read and hands it to the pool.
+func (r *Run) Submit(b *record.Batch) error {
+	n := b.Len()
+	r.books.read.Add(int64(n))
+	if r.cfg.DryRun {
+		r.showSample(b)
+		b.Seal()
+		b.Resolve(n)
+		return nil
+	}
+	err := r.pool.Submit(r.hard, b)
+	var t *stream.TopicError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &t) && r.cfg.FromDeadLetter != "" && r.cfg.Topic == "":
+		r.note(err) // the file's other topics go on
+		return nil
+	case errors.As(err, &t), r.hard.Err() == nil:
+		return err
+	}
+	r.note(context.Cause(r.hard))
+	return errLeave
+}
+
+// Reject counts a record as read that can never be sent, and keeps it.
+func (r *Run) Reject(topic string, pos record.Position, payload []byte, why *record.InvalidError) error {
+	r.books.read.Add(1)
+	r.books.refusedHere(why.Code)
+	if r.cfg.DryRun {
+		r.showRejection(topic, pos, why)
+		return nil
+	}
+	d := ingest.DeadLetter{Unsent: true}
+	if payload == nil {
+		d.Length = int64(pos.Len)
+	} else {
+		d.SetPayload(payload)
+	}
+	r.keep(&d, topic, pos, stream.Rejection{Code: why.Code, Reason: why.Reason, Message: why.Message})
+	return nil
+}
+
+// Delivered implements stream.Handler.
+func (r *Run) Delivered(b *record.Batch, from, to int) { r.books.deliver(b.Topic, to-from) }
+
+// Rejected implements stream.Handler.
+func (r *Run) Rejected(b *record.Batch, i int, why stream.Rejection) {
+	d := ingest.NewDeadLetter(b.Bytes(i, i+1))
+	r.keep(&d, b.Topic, b.Pos[i], why)
+}
+
+// Report implements stream.Handler.
+func (r *Run) Report(b *record.Batch, i int, rep *stream.Report) {
+	r.log.add(r.sourceName(b.Pos[i].Source), b.Pos[i], b.Topic, rep)
+}
+
+// keep writes a rejected record to the dead letter.
+func (r *Run) keep(d *ingest.DeadLetter, topic string, pos record.Position, why stream.Rejection) {
+	d.Time = time.Now().UTC().Format(time.RFC3339Nano)
+	d.Source, d.Position, d.Topic = r.sourceName(pos.Source), pos.Offset, topic
+	d.ErrorCode, d.Reason, d.Message, d.Attempts = why.Code, why.Reason, why.Message, why.Attempts
+	r.dead.put(*d)
+}
+
+// The most rejections a dry run tells of one by one.
+const maxShown = 20
+
+func (r *Run) showRejection(topic string, pos record.Position, why *record.InvalidError) {
+	r.books.reject(topic, why.Reason)
+	if r.shown++; r.shown <= maxShown {
+		r.env.Log.Warn("would be rejected", "source", r.sourceName(pos.Source), "position", pos.Offset, "error", why.Message)
+	}
+}
+
+func (r *Run) showSample(b *record.Batch) {
+	if !r.sample {
+		r.sample = true
+		r.env.Log.Info("the first record as it would be sent", "topic", b.Topic, "record", string(b.Bytes(0, 1)))
+	}
+}
+
+// Now returns the books and the pool's figures as they stand.
+func (r *Run) Now() (Summary, stream.Stats) {
+	var stats stream.Stats
+	if r.pool != nil {
+		stats = r.pool.Stats()
+	}
+	return r.books.summary(stats, r.began, cpuSeconds()-r.cpu0), stats
+}
+
+// Total returns how many bytes there are to read, -1 when nobody knows.
+func (r *Run) Total() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.total
+}

@@ -1,0 +1,268 @@
+package stream
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-json"
+
+	"github.com/produce-agent/produce-agent/internal/auth"
+	"github.com/produce-agent/produce-agent/internal/stream/limit"
+)
+
+// Address is an endpoint as a user names it.
+type Address struct {
+	URL            string // scheme://host[:port], with or without /kafka and /v3
+	ClusterID      string // "" where the endpoint is to tell it
+	Auth           auth.Authorizer
+	HasAuth        bool
+	TLS            *tls.Config
+	AllowPlaintext bool // credentials over http to another machine
+	DialTimeout    time.Duration
+	Attempts       int // how often to ask before giving up
+	// Waiting is told of an attempt that failed and how long it is to the next.
+	Waiting func(err error, attempt int, wait time.Duration)
+}
+
+// Resolve turns an address into a Target: it settles the prefix of the path
+// and the cluster id, asking the endpoint only for what was left out.
+//
+// A path ending in /v3 is taken off; what is in front of it is the prefix. Without
+// a path a Confluent Cloud host has /kafka; any other is asked, GET
+// /kafka/v3/clusters and then GET /v3/clusters.
+// Errors: *EndpointError.
+func Resolve(ctx context.Context, a Address) (Target, error) {
+	base, asked, err := parseBase(a.URL)
+	if err != nil {
+		return Target{}, &EndpointError{Err: err}
+	}
+	if a.HasAuth && base.Scheme == "http" && !auth.IsLoopback(base.Hostname()) && !a.AllowPlaintext {
+		return Target{}, &EndpointError{Err: fmt.Errorf(
+			"credentials would go to %s in plain text for all on the way to read: use https, or say --allow-plaintext-auth", base.Host)}
+	}
+	t := Target{Base: base, ClusterID: a.ClusterID, Auth: a.Auth, TLS: a.TLS}
+	if !asked && limit.IsConfluentCloud(base.Hostname()) {
+		base.Path, asked = "/kafka", true
+	}
+	if asked && t.ClusterID != "" {
+		return t, checkClusterID(t.ClusterID)
+	}
+	r := resolver{a: a, client: client(a)}
+	defer r.client.CloseIdleConnections()
+	if asked {
+		found, err := r.ask(ctx, base)
+		if err != nil {
+			return Target{}, err
+		}
+		if !found.ok {
+			return Target{}, found.err
+		}
+		t.ClusterID, err = oneCluster(base, found.ids)
+		return t, err
+	}
+	return r.probe(ctx, t)
+}
+
+// parseBase reads the endpoint; asked says that it named a path.
+func parseBase(raw string) (base *url.URL, pathGiven bool, err error) {
+	if raw == "" {
+		return nil, false, errors.New("no endpoint: give --rest-endpoint or set KAFKA_REST_ENDPOINT, as in https://pkc-xxxxx.region.provider.confluent.cloud:443 (or try --sandbox)")
+	}
+	if !strings.Contains(raw, "://") {
+		return nil, false, fmt.Errorf("--rest-endpoint %q: has no scheme: write https://%s", raw, raw)
+	}
+	u, err := url.Parse(raw)
+	if err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, false, fmt.Errorf("--rest-endpoint %q: want http:// or https://, a host, and a path only where the endpoint has one", raw)
+	}
+	if u.User != nil {
+		return nil, false, errors.New("--rest-endpoint holds a user name or password: give them by KAFKA_API_KEY and KAFKA_API_SECRET, or --api-key and --api-secret-file")
+	}
+	u.RawQuery, u.Fragment = "", ""
+	p := strings.TrimSuffix(u.Path, "/")
+	if i := strings.Index(p+"/", "/v3/"); i >= 0 {
+		pathGiven = true
+		p = p[:i]
+	}
+	if p == "/" || p == "." {
+		p = ""
+	}
+	u.Path, u.RawPath = p, ""
+	return u, pathGiven || p != "", nil
+}
+
+func checkClusterID(id string) error {
+	if id == "." || id == ".." || strings.ContainsAny(id, "/?#% \t\r\n") {
+		return &EndpointError{Err: fmt.Errorf("--cluster-id %q: holds characters no cluster id has", id)}
+	}
+	return nil
+}
+
+// client returns a plain HTTP client for the few questions asked before
+// streams open. It follows no redirect: credentials must not go elsewhere.
+func client(a Address) *http.Client {
+	return &http.Client{
+		Timeout: a.DialTimeout + 10*time.Second,
+		Transport: &http.Transport{
+			TLSClientConfig: a.TLS, TLSHandshakeTimeout: a.DialTimeout,
+			TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{},
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+type resolver struct {
+	a      Address
+	client *http.Client
+}
+
+// found is what GET clusters brought: ok with the ids, or the answer's error.
+type found struct {
+	ok     bool
+	status int
+	ids    []string
+	err    error
+}
+
+// ask GETs the clusters below base, again and again while nothing answers.
+// Errors: only when the endpoint cannot be reached.
+func (r *resolver) ask(ctx context.Context, base *url.URL) (found, error) {
+	wait := 200 * time.Millisecond
+	for attempt := 1; ; attempt++ {
+		f, err := r.clusters(ctx, base)
+		if err == nil && f.status != http.StatusTooManyRequests && f.status < 500 {
+			return f, nil
+		}
+		if err == nil {
+			err = f.err
+		}
+		var cert *tls.CertificateVerificationError
+		if attempt >= r.a.Attempts || errors.As(err, &cert) || ctx.Err() != nil {
+			return found{}, &EndpointError{Err: err}
+		}
+		if r.a.Waiting != nil {
+			r.a.Waiting(err, attempt, wait)
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return found{}, &EndpointError{Err: context.Cause(ctx)}
+		}
+		wait = min(2*wait, 5*time.Second)
+	}
+}
+
+// clusters does one GET. Source: Confluent REST v3 OpenAPI, listKafkaClusters.
+func (r *resolver) clusters(ctx context.Context, base *url.URL) (found, error) {
+	u := base.JoinPath("v3", "clusters")
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return found{}, err
+	}
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", UserAgent)
+	authorization, err := r.a.Auth.Authorization(ctx)
+	if err != nil {
+		return found{}, err
+	}
+	if authorization != "" {
+		req.Header.Set("Authorization", authorization)
+	}
+	resp, err := r.client.Do(req)
+	if err != nil {
+		var inner *url.Error
+		if errors.As(err, &inner) {
+			err = inner.Err
+		}
+		var cert *tls.CertificateVerificationError
+		if errors.As(err, &cert) || strings.Contains(err.Error(), "tls:") || strings.Contains(err.Error(), "server gave HTTP response") {
+			return found{}, explainTLS(u, err)
+		}
+		return found{}, explainDial(u, err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return found{}, fmt.Errorf("GET %s: read the answer: %w", u.Redacted(), err)
+	}
+	h := head{status: resp.StatusCode, contentType: resp.Header.Get("Content-Type"), location: resp.Header.Get("Location")}
+	f := found{status: resp.StatusCode}
+	var list struct {
+		Data []struct {
+			ClusterID string `json:"cluster_id"`
+		} `json:"data"`
+	}
+	if resp.StatusCode == http.StatusOK && json.Unmarshal(body, &list) == nil {
+		f.ok = true
+		for _, c := range list.Data {
+			f.ids = append(f.ids, c.ClusterID)
+		}
+		return f, nil
+	}
+	ref := judgeStatus(h, body)
+	if h.location != "" {
+		ref.remedy = "it redirects to " + h.location + ": give that as --rest-endpoint if it is right"
+	}
+	f.err = &EndpointError{Denied: ref.status == 401 || ref.status == 403, Err: fmt.Errorf("GET %s answered %w", u.Redacted(), ref)}
+	return f, nil
+}
+
+// probe finds out whether the endpoint has /kafka in front of /v3.
+func (r *resolver) probe(ctx context.Context, t Target) (Target, error) {
+	var denied, last error
+	for _, prefix := range []string{"/kafka", ""} {
+		base := *t.Base
+		base.Path = path.Join(base.Path, prefix)
+		f, err := r.ask(ctx, &base)
+		if err != nil {
+			return Target{}, err
+		}
+		var e *EndpointError
+		switch {
+		case f.ok:
+			t.Base = &base
+			if t.ClusterID == "" {
+				t.ClusterID, err = oneCluster(&base, f.ids)
+			}
+			if err != nil {
+				return Target{}, err
+			}
+			return t, checkClusterID(t.ClusterID)
+		case errors.As(f.err, &e) && e.Denied:
+			if denied == nil {
+				denied = f.err
+			}
+		case f.status == http.StatusMethodNotAllowed && t.ClusterID != "":
+			t.Base = &base // the path exists; reading is what it does not allow
+			return t, checkClusterID(t.ClusterID)
+		}
+		last = f.err
+	}
+	switch {
+	case denied != nil:
+		return Target{}, denied
+	case t.ClusterID != "":
+		// Nothing lists clusters there, as behind some proxies: a self-managed
+		// server's path is the likelier one, and produce will tell.
+		return t, checkClusterID(t.ClusterID)
+	}
+	return Target{}, last
+}
+
+func oneCluster(base *url.URL, ids []string) (string, error) {
+	switch len(ids) {
+	case 1:
+		return ids[0], checkClusterID(ids[0])
+	case 0:
+		return "", &EndpointError{Err: fmt.Errorf("%s lists no cluster: give its id with --cluster-id", base.Redacted())}
+	}
+	return "", &EndpointError{Err: fmt.Errorf("%s lists %d clusters (%s): say which with --cluster-id", base.Redacted(), len(ids), strings.Join(ids, ", "))}
+}
