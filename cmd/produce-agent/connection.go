@@ -1,0 +1,119 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/produce-agent/produce-agent/internal/auth"
+	"github.com/produce-agent/produce-agent/internal/stream"
+	"github.com/produce-agent/produce-agent/internal/stream/limit"
+)
+
+// connection holds the flags that say which cluster, and as whom: the same for
+// every command that talks to one.
+type connection struct {
+	endpoint       string
+	clusterID      string
+	apiKey         string
+	secretFile     string
+	caFile         string
+	limits         string
+	allowPlaintext bool
+
+	secret string // from the environment
+	used   []string
+}
+
+func (c *connection) flags(f *pflag.FlagSet) {
+	f.StringVar(&c.endpoint, "rest-endpoint", "", "Kafka REST endpoint, with or without /kafka and /v3 (PRODUCE_AGENT_REST_ENDPOINT, KAFKA_REST_ENDPOINT, CONFLUENT_REST_URL)")
+	f.StringVar(&c.clusterID, "cluster-id", "", "cluster id, as lkc-xxxxx; may be left out where the endpoint has one cluster and says so (PRODUCE_AGENT_CLUSTER_ID, KAFKA_ID)")
+	f.StringVar(&c.apiKey, "api-key", "", "API key of the Kafka cluster, or user name (PRODUCE_AGENT_API_KEY, KAFKA_API_KEY)")
+	f.StringVar(&c.secretFile, "api-secret-file", "", "file that holds the API secret or password; the environment may hold it instead (PRODUCE_AGENT_API_SECRET, KAFKA_API_SECRET)")
+	f.StringVar(&c.caFile, "ca-file", "", "PEM file with the authorities to trust instead of the system's")
+	f.StringVar(&c.limits, "limits", "", "the cluster's limits to stay inside: none, basic, standard, enterprise, freight or dedicated:CKU; default is basic for Confluent Cloud and none elsewhere")
+	f.BoolVar(&c.allowPlaintext, "allow-plaintext-auth", false, "let credentials go over plain http to another machine")
+}
+
+// fromEnvironment fills what no flag gave, and remembers which names were used.
+func (c *connection) fromEnvironment() {
+	c.endpoint = c.env(c.endpoint, "PRODUCE_AGENT_REST_ENDPOINT", "KAFKA_REST_ENDPOINT", "CONFLUENT_REST_URL")
+	c.clusterID = c.env(c.clusterID, "PRODUCE_AGENT_CLUSTER_ID", "KAFKA_ID")
+	c.apiKey = c.env(c.apiKey, "PRODUCE_AGENT_API_KEY", "KAFKA_API_KEY")
+	c.caFile = c.env(c.caFile, "PRODUCE_AGENT_CA_FILE")
+	c.limits = c.env(c.limits, "PRODUCE_AGENT_LIMITS")
+	c.secretFile = c.env(c.secretFile, "PRODUCE_AGENT_API_SECRET_FILE")
+	if c.secretFile == "" {
+		c.secret = c.env("", "PRODUCE_AGENT_API_SECRET", "KAFKA_API_SECRET")
+	}
+}
+
+func (c *connection) env(have string, names ...string) string {
+	if have != "" {
+		return have
+	}
+	for _, name := range names {
+		if v := os.Getenv(name); v != "" {
+			c.used = append(c.used, name)
+			return v
+		}
+	}
+	return ""
+}
+
+// address returns what the settings say, before the endpoint is asked.
+func (c *connection) address(cfg stream.Config, log *slog.Logger) (stream.Address, error) {
+	a := stream.Address{
+		URL: c.endpoint, ClusterID: c.clusterID, Auth: auth.None{},
+		AllowPlaintext: c.allowPlaintext, DialTimeout: cfg.DialTimeout, Attempts: cfg.MaxAttempts,
+	}
+	a.Waiting = func(err error, attempt int, wait time.Duration) {
+		log.Warn("cannot ask the endpoint for its clusters, will try again", "error", err, "attempt", attempt, "wait", wait)
+	}
+	secret := c.secret
+	if c.secretFile != "" {
+		var err error
+		if secret, err = auth.ReadSecret(c.secretFile); err != nil {
+			return a, err
+		}
+	}
+	if c.apiKey != "" || secret != "" {
+		basic, err := auth.NewBasic(c.apiKey, secret)
+		if err != nil {
+			return a, err
+		}
+		a.Auth, a.HasAuth = basic, true
+	}
+	tls, err := auth.TLSConfig(c.caFile)
+	if err != nil {
+		return a, err
+	}
+	a.TLS = tls
+	if len(c.used) > 0 {
+		log.Info("settings taken from the environment", "names", strings.Join(c.used, " "))
+	}
+	return a, nil
+}
+
+// profile returns the limits in force for the endpoint.
+func (c *connection) profile() (limit.Profile, error) {
+	name := c.limits
+	if name == "" {
+		host := ""
+		if u, err := url.Parse(c.endpoint); err == nil {
+			host = u.Hostname()
+		}
+		name = limit.ForHost(host)
+	}
+	p, err := limit.ParseProfile(name)
+	if err != nil {
+		return p, errors.New("--" + err.Error())
+	}
+	return p, nil
+}

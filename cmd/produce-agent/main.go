@@ -1,0 +1,131 @@
+// Command produce-agent gets records into Kafka where only HTTP gets through.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit statuses. Where several apply the first of wrong usage, denied,
+// failure, rejected records wins.
+const (
+	exitOK       = 0
+	exitFailure  = 1
+	exitUsage    = 2
+	exitConfig   = 3
+	exitRejected = 4
+	exitDenied   = 5
+)
+
+// statusError ends the program with a status of its own; err may be nil when
+// all was said already.
+type statusError struct {
+	status int
+	err    error
+}
+
+func (e *statusError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit status %d", e.status)
+	}
+	return e.err.Error()
+}
+
+func (e *statusError) Unwrap() error { return e.err }
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+// run is main with its status returned.
+func run(args []string) int {
+	signals := watchSignals()
+	defer signals.stop()
+	root := newRoot(signals)
+	root.SetArgs(args)
+	err := root.ExecuteContext(signals.soft)
+	var s *statusError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &s):
+		if s.err != nil {
+			fmt.Fprintln(os.Stderr, "produce-agent:", s.err)
+		}
+		return s.status
+	}
+	// What cobra says is about flags, arguments and commands.
+	fmt.Fprintln(os.Stderr, "produce-agent:", err)
+	fmt.Fprintln(os.Stderr, "see 'produce-agent --help', or --help behind a command")
+	return exitUsage
+}
+
+func newRoot(signals *signals) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "produce-agent",
+		Short: "Get records into Kafka where only HTTP gets through",
+		Long: `produce-agent reads lines and records and produces them to Kafka REST endpoints
+over pooled, long-lived streams, acting on every single delivery report.`,
+		SilenceErrors: true, SilenceUsage: true,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.AddCommand(newShip(signals), newSandbox(), newVersion())
+	return root
+}
+
+// signals turn SIGINT and SIGTERM into contexts: the first ends soft, the
+// second hard.
+type signals struct {
+	soft, hard context.Context
+	got        chan os.Signal
+	done       chan struct{}
+	first      chan os.Signal // the signal that ended soft
+}
+
+func watchSignals() *signals {
+	soft, endSoft := context.WithCancel(context.Background())
+	hard, endHard := context.WithCancel(context.Background())
+	s := &signals{soft: soft, hard: hard, got: make(chan os.Signal, 2), done: make(chan struct{}), first: make(chan os.Signal, 1)}
+	signal.Notify(s.got, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		defer endSoft()
+		defer endHard()
+		for _, end := range []context.CancelFunc{endSoft, endHard} {
+			select {
+			case sig := <-s.got:
+				select {
+				case s.first <- sig:
+				default:
+				}
+				end()
+			case <-s.done:
+				return
+			}
+		}
+		<-s.done
+	}()
+	return s
+}
+
+func (s *signals) stop() {
+	signal.Stop(s.got)
+	close(s.done)
+}
+
+// status returns 130 or 143 when a signal ended the run, else 0.
+func (s *signals) status() int {
+	select {
+	case sig := <-s.first:
+		s.first <- sig
+		if n, ok := sig.(syscall.Signal); ok {
+			return 128 + int(n)
+		}
+	default:
+	}
+	return 0
+}

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"runtime"
+
+	"github.com/goccy/go-json"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+
+	"github.com/produce-agent/produce-agent/internal/observe"
+	"github.com/produce-agent/produce-agent/internal/sandbox"
+	"github.com/produce-agent/produce-agent/internal/ship"
+	"github.com/produce-agent/produce-agent/internal/stream"
+)
+
+// shipFlags are ship's flags that are not the pipeline's.
+type shipFlags struct {
+	conn     connection
+	sandbox  bool
+	output   string
+	progress string
+	metrics  string
+	verbose  bool
+}
+
+func newShip(signals *signals) *cobra.Command {
+	cfg := ship.DefaultConfig()
+	var more shipFlags
+	cmd := &cobra.Command{
+		Use:   "ship [FILE...]",
+		Short: "Read records from stdin or files and produce them to a topic",
+		Long: `ship reads records from stdin or files and produces them to a topic over pooled
+streams. It acts on every delivery report: each record ends delivered, rejected
+(kept in the dead-letter file with its reason) or pending, and the books are
+printed at the end.
+
+Exit status: 0 all delivered; 1 failure, or records pending; 2 wrong usage; 4
+finished, some records rejected; 5 not authorised; 130 or 143 ended by a signal
+after draining.`,
+		Example: `  tail -F app.log | produce-agent ship -t logs --rest-endpoint https://pkc-xxxxx.region.provider.confluent.cloud:443 --cluster-id lkc-xxxxx
+  produce-agent ship -t logs --value-type json --key-field user_id events.ndjson
+  produce-agent ship --sandbox -t logs FILE`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg.Files = args
+			cfg.Changed(cmd.Flags())
+			return runShip(cmd, signals, cfg, &more)
+		},
+	}
+	cfg.Flags(cmd.Flags())
+	f := cmd.Flags()
+	more.conn.flags(f)
+	f.BoolVar(&more.sandbox, "sandbox", false, "ship into a sandbox in this process: a REST endpoint and a Kafka broker, gone at the end")
+	f.StringVarP(&more.output, "output", "o", "text", "text: summary on stderr; json: also one JSON object on stdout")
+	f.StringVar(&more.progress, "progress", "auto", "progress bar on stderr: auto (on a terminal), always or never")
+	f.StringVar(&more.metrics, "metrics-listen", "", "serve Prometheus metrics at this address under /metrics, as 127.0.0.1:9890")
+	f.BoolVarP(&more.verbose, "verbose", "v", false, "log what is otherwise too fine to be told")
+	return cmd
+}
+
+func (m *shipFlags) validate() error {
+	switch {
+	case m.output != "text" && m.output != "json":
+		return fmt.Errorf("--output=%s: must be text or json", m.output)
+	case m.progress != "auto" && m.progress != "always" && m.progress != "never":
+		return fmt.Errorf("--progress=%s: must be auto, always or never", m.progress)
+	case m.sandbox && m.conn.endpoint != "":
+		return errors.New("--sandbox and --rest-endpoint exclude each other")
+	}
+	return nil
+}
+
+func runShip(cmd *cobra.Command, signals *signals, cfg ship.Config, more *shipFlags) error {
+	if err := errors.Join(more.validate(), cfg.Validate()); err != nil {
+		return err
+	}
+	stderr := cmd.ErrOrStderr()
+	bar := newProgress(more.progress, stderr)
+	log := newLogger(bar, more.verbose)
+	env := ship.Env{Stdin: os.Stdin, Stdout: cmd.OutOrStdout(), Log: log, Hard: signals.hard}
+	if more.sandbox {
+		box, err := startSandboxFor(&cfg, more, log)
+		if err != nil {
+			return &statusError{exitFailure, err}
+		}
+		defer box.Close()
+	} else {
+		more.conn.fromEnvironment()
+	}
+	if err := resolve(cmd.Context(), &env, &cfg, &more.conn, log); err != nil {
+		return err
+	}
+	registry := prometheus.NewRegistry()
+	build := ship.BuildInfo{Version: version, Revision: revision(), GoVersion: runtime.Version()}
+	metrics := ship.NewMetrics(registry, build, env.Target.ClusterID, cfg.Topic, "args")
+	env.Latency = metrics.Latency
+	if more.metrics != "" {
+		server, err := observe.Serve(more.metrics, registry, log)
+		if err != nil {
+			return &statusError{exitFailure, err}
+		}
+		defer server.Close()
+	}
+	env.Started = func(r *ship.Run) {
+		metrics.Watch(r)
+		bar.start(r)
+	}
+	res, err := ship.Start(cmd.Context(), cfg, env)
+	bar.stop()
+	if err != nil {
+		return &statusError{exitFailure, err}
+	}
+	return report(cmd.OutOrStdout(), stderr, res, more.output, signals)
+}
+
+// resolve settles endpoint, cluster and limits, and says them.
+func resolve(ctx context.Context, env *ship.Env, cfg *ship.Config, conn *connection, log *slog.Logger) error {
+	profile, err := conn.profile()
+	if err != nil {
+		return err
+	}
+	env.Profile = profile
+	if cfg.DryRun {
+		return nil
+	}
+	address, err := conn.address(cfg.Stream, log)
+	if err != nil {
+		return &statusError{exitUsage, err}
+	}
+	if env.Target, err = stream.Resolve(ctx, address); err != nil {
+		return endpointStatus(err)
+	}
+	stream.UserAgent = "produce-agent/" + version
+	log.Info("shipping", "endpoint", env.Target.Base.Redacted()+"/v3", "cluster", env.Target.ClusterID,
+		"topic", cfg.Topic, "limits", profile.String(), "streams", cfg.Stream.Streams)
+	return nil
+}
+
+// endpointStatus gives an error of the endpoint its exit status.
+func endpointStatus(err error) error {
+	var e *stream.EndpointError
+	if errors.As(err, &e) && e.Denied {
+		return &statusError{exitDenied, err}
+	}
+	return &statusError{exitFailure, err}
+}
+
+// report prints the books and chooses the exit status.
+func report(stdout, stderr io.Writer, res ship.Result, output string, signals *signals) error {
+	if output == "json" {
+		line, err := json.Marshal(res.Summary)
+		if err != nil {
+			return &statusError{exitFailure, err}
+		}
+		if _, err := stdout.Write(append(line, '\n')); err != nil {
+			return &statusError{exitFailure, fmt.Errorf("write the summary: %w", err)}
+		}
+	}
+	fmt.Fprintln(stderr, res.Summary.String())
+	pending := res.Pending > 0 && !res.DryRun
+	switch {
+	case res.Denied:
+		return &statusError{exitDenied, res.Err}
+	case res.Err != nil:
+		return &statusError{exitFailure, res.Err}
+	case pending:
+		return &statusError{exitFailure, fmt.Errorf("%d records are pending: they were read and not delivered", res.Pending)}
+	case signals.status() != 0:
+		return &statusError{signals.status(), nil}
+	case res.Rejected > 0:
+		return &statusError{exitRejected, nil}
+	}
+	return nil
+}
+
+// startSandboxFor starts a sandbox of the run's own and points the run at it.
+func startSandboxFor(cfg *ship.Config, more *shipFlags, log *slog.Logger) (*sandbox.Sandbox, error) {
+	box := sandbox.DefaultConfig()
+	box.Listen, box.KafkaListen, box.AutoCreate = "127.0.0.1:0", "127.0.0.1:0", true
+	box.Logger = log
+	s, err := sandbox.Start(box)
+	if err != nil {
+		return nil, err
+	}
+	more.conn.endpoint, more.conn.clusterID = s.URL(), s.ClusterID()
+	log.Info("sandbox", "rest", s.URL(), "kafka", s.KafkaAddr())
+	return s, nil
+}
