@@ -1,0 +1,181 @@
+package sandbox
+
+import (
+	"crypto/subtle"
+	"encoding/base64"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// route is one path and method. A pattern's {name} matches one segment.
+type route struct {
+	method  string
+	pattern []string
+	serve   func(x *exchange) bool // false: the connection must end
+}
+
+// exchange is one request on its way through a handler.
+type exchange struct {
+	sb     *Sandbox
+	c      *conn
+	req    *request
+	params map[string]string
+}
+
+// answer finishes the exchange with a.
+func (x *exchange) answer(a *answer) bool { return x.c.answer(x.req, a) }
+
+// handle answers one request and says whether the connection may be used again.
+func (s *Sandbox) handle(c *conn, req *request) bool {
+	path, err := splitPath(req.path)
+	if err != nil {
+		return c.answer(req, jettyPage(req, 400, "Ambiguous URI path separator", false))
+	}
+	x := &exchange{sb: s, c: c, req: req}
+	var allowed []string
+	for i := range s.routes {
+		r := &s.routes[i]
+		params, ok := r.match(path)
+		if !ok {
+			continue
+		}
+		if r.method != req.method && !(r.method == "GET" && req.method == "HEAD") {
+			allowed = append(allowed, r.method)
+			continue
+		}
+		x.params = params
+		return r.serve(x)
+	}
+	if len(allowed) > 0 {
+		slices.Sort(allowed)
+		return x.answer(statusError(405).with("Allow", strings.Join(slices.Compact(allowed), ",")))
+	}
+	return x.answer(statusError(404))
+}
+
+func (r *route) match(path []string) (map[string]string, bool) {
+	if len(path) != len(r.pattern) {
+		return nil, false
+	}
+	params := map[string]string{}
+	for i, p := range r.pattern {
+		if strings.HasPrefix(p, "{") {
+			params[p[1:len(p)-1]] = path[i]
+		} else if p != path[i] {
+			return nil, false
+		}
+	}
+	return params, true
+}
+
+// splitPath cuts a path into its decoded segments, "." and ".." resolved.
+//
+// Errors: an encoded slash, backslash or dot segment, which Jetty refuses as
+// ambiguous; a bad escape.
+func splitPath(path string) ([]string, error) {
+	var out []string
+	for seg := range strings.SplitSeq(strings.Trim(path, "/"), "/") {
+		switch seg {
+		case ".":
+			continue
+		case "..":
+			if len(out) > 0 {
+				out = out[:len(out)-1]
+			}
+			continue
+		}
+		dec, err := url.PathUnescape(seg)
+		if err != nil {
+			return nil, err
+		}
+		if dec == "." || dec == ".." || strings.ContainsAny(dec, "/\\") {
+			return nil, url.EscapeError(seg)
+		}
+		out = append(out, dec)
+	}
+	return out, nil
+}
+
+// kafkaRoutes are the REST v3 routes, served with and without /kafka in front:
+// a self-managed REST Proxy has them without, Confluent Server and Cloud with.
+func kafkaRoutes(s *Sandbox) []route {
+	var out []route
+	add := func(method, pattern string, fn func(x *exchange) *answer) {
+		serve := func(x *exchange) bool {
+			if a := x.refuse(true); a != nil {
+				return x.answer(a)
+			}
+			return x.answer(fn(x))
+		}
+		out = append(out, kafkaRoute(method, pattern, serve)...)
+	}
+	add("GET", "/v3/clusters", getClusters)
+	add("GET", "/v3/clusters/{cluster}", getCluster)
+	add("GET", "/v3/clusters/{cluster}/topics", getTopics)
+	add("POST", "/v3/clusters/{cluster}/topics", postTopic)
+	add("GET", "/v3/clusters/{cluster}/topics/{topic}", getTopic)
+	add("GET", "/v3/clusters/{cluster}/topics/{topic}/partitions", getPartitions)
+	add("GET", "/v3/clusters/{cluster}/topics/{topic}/partitions/{partition}", getPartition)
+	return append(out, kafkaRoute("POST", "/v3/clusters/{cluster}/topics/{topic}/records", postRecords)...)
+}
+
+func kafkaRoute(method, pattern string, serve func(x *exchange) bool) []route {
+	plain := strings.Split(strings.TrimPrefix(pattern, "/"), "/")
+	return []route{{method, plain, serve}, {method, append([]string{"kafka"}, plain...), serve}}
+}
+
+// refuse is what stands before every Kafka route: credentials, the cluster's
+// name where it counts, and the Accept header.
+func (x *exchange) refuse(checkCluster bool) *answer {
+	if a := x.unauthorized(); a != nil {
+		return a
+	}
+	if id, ok := x.params["cluster"]; ok && checkCluster && id != x.sb.ClusterID() {
+		return restError(404, 404, "Cluster %s cannot be found.", id)
+	}
+	if !acceptsJSON(x.req) {
+		return statusError(406)
+	}
+	return nil
+}
+
+// unauthorized checks Basic credentials where any are configured.
+func (x *exchange) unauthorized() *answer {
+	if len(x.sb.creds) == 0 {
+		return nil
+	}
+	scheme, token, _ := strings.Cut(x.req.get("Authorization"), " ")
+	if strings.EqualFold(scheme, "Basic") {
+		if pair, err := base64.StdEncoding.DecodeString(strings.TrimSpace(token)); err == nil {
+			key, secret, _ := strings.Cut(string(pair), ":")
+			want, ok := x.sb.creds[key]
+			if subtle.ConstantTimeCompare([]byte(secret), []byte(want)) == 1 && ok {
+				return nil
+			}
+		}
+	}
+	return restError(401, 40101, "Unauthorized").with("WWW-Authenticate", `Basic realm="Kafka REST"`)
+}
+
+// acceptsJSON says whether the client takes application/json.
+func acceptsJSON(req *request) bool {
+	return req.get("Accept") == "" || req.hasToken("Accept", "application/json") ||
+		req.hasToken("Accept", "*/*") || req.hasToken("Accept", "application/*")
+}
+
+// badContentType checks a request body's declared type.
+func badContentType(req *request) *answer {
+	media, params, _ := strings.Cut(req.get("Content-Type"), ";")
+	if !strings.EqualFold(strings.TrimSpace(media), "application/json") {
+		return statusError(415)
+	}
+	for p := range strings.SplitSeq(params, ";") {
+		name, value, ok := strings.Cut(strings.TrimSpace(p), "=")
+		value = strings.Trim(value, `"`)
+		if ok && strings.EqualFold(name, "charset") && !strings.EqualFold(value, "utf-8") && !strings.EqualFold(value, "iso-8859-1") {
+			return restError(400, 400, "Unsupported charset: %s", value)
+		}
+	}
+	return nil
+}
