@@ -332,26 +332,22 @@ func (e *Encoder) appendFields(dst, line []byte) ([]byte, error) {
 	if err := checkValue(line); err != nil {
 		return nil, err
 	}
-	if e.keyField != nil {
-		raw, ok := e.keyField.Find(line)
-		if ok && string(raw) != "null" {
-			dst = e.appendRawKey(dst, raw)
-		}
+	findBoth(line, e.keyField, e.timeField)
+	if raw, ok := e.keyField.found(); ok && string(raw) != "null" {
+		dst = e.appendRawKey(dst, raw)
 	}
-	if e.timeField != nil {
-		raw, ok := e.timeField.Find(line)
-		if ok && string(raw) != "null" {
-			millis, ok := parseTimestamp(raw)
-			if !ok {
-				return nil, invalid(ReasonBadTimestamp, "field "+strconv.Quote(e.cfg.TimestampField)+" is "+
-					clip(raw)+", not a time from 1970 to 9999: give RFC 3339 with an offset, or epoch s, ms, µs or ns")
-			}
-			dst = append(dst, `"timestamp":"`...)
-			dst = appendTimestamp(dst, millis)
-			dst = append(dst, `",`...)
-		}
+	raw, ok := e.timeField.found()
+	if !ok || string(raw) == "null" {
+		return dst, nil
 	}
-	return dst, nil
+	millis, ok := parseTimestamp(raw)
+	if !ok {
+		return nil, invalid(ReasonBadTimestamp, "field "+strconv.Quote(e.cfg.TimestampField)+" is "+
+			clip(raw)+", not a time from 1970 to 9999: give RFC 3339 with an offset, or epoch s, ms, µs or ns")
+	}
+	dst = append(dst, `"timestamp":"`...)
+	dst = appendTimestamp(dst, millis)
+	return append(dst, `",`...), nil
 }
 
 // clip shortens raw for an error text.

@@ -2,6 +2,8 @@ package record
 
 import (
 	"bytes"
+	"encoding/binary"
+	"math/bits"
 	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -16,6 +18,10 @@ type Field struct {
 	name    string
 	path    []string // the parts between dots; nil without a dot
 	scratch []byte   // an unescaped member name
+
+	// What the walk under way has seen: values of the member called name, and
+	// of the one called path[0].
+	exact, first []byte
 }
 
 // NewField returns the Field called name.
@@ -37,41 +43,71 @@ func (f *Field) Name() string { return f.name }
 // Ownership: raw points into object. Allocates nothing once its scratch has
 // the size of the longest escaped name.
 func (f *Field) Find(object []byte) (raw []byte, ok bool) {
-	if len(f.path) == 0 {
-		return f.member(object, f.name)
+	f.exact, f.first = nil, nil
+	w := walkObject(object)
+	for w.next() {
+		f.see(&w)
 	}
-	if raw, ok = f.member(object, f.name); ok {
-		return raw, true
+	return f.found()
+}
+
+// findBoth is Find for two fields in one walk; either may be nil. Each one's
+// found then has the result.
+func findBoth(object []byte, a, b *Field) {
+	if a == nil || b == nil {
+		if a == nil {
+			a = b
+		}
+		a.Find(object)
+		return
 	}
-	raw = object
-	for _, name := range f.path {
-		if raw, ok = f.member(raw, name); !ok {
+	a.exact, a.first, b.exact, b.first = nil, nil, nil, nil
+	w := walkObject(object)
+	for w.next() {
+		a.see(&w)
+		b.see(&w)
+	}
+}
+
+// see remembers a top-level member that is the field, or leads to it.
+func (f *Field) see(w *walker) {
+	if f.same(w, f.name) {
+		f.exact = w.value
+	} else if len(f.path) > 0 && f.same(w, f.path[0]) {
+		f.first = w.value
+	}
+}
+
+// found ends a walk; a nil Field is never found.
+func (f *Field) found() (raw []byte, ok bool) {
+	if f == nil {
+		return nil, false
+	}
+	if f.exact != nil || len(f.path) == 0 || f.first == nil {
+		return f.exact, f.exact != nil
+	}
+	raw = f.first
+	for _, name := range f.path[1:] {
+		var inner []byte
+		w := walkObject(raw)
+		for w.next() {
+			if f.same(&w, name) {
+				inner = w.value
+			}
+		}
+		if raw = inner; raw == nil {
 			return nil, false
 		}
 	}
 	return raw, true
 }
 
-// member returns the value of the last member called name.
-func (f *Field) member(object []byte, name string) (raw []byte, ok bool) {
-	w := walkObject(object)
-	for w.next() {
-		if f.same(w.name, name) {
-			raw, ok = w.value, true
-		}
+// same compares w's member name with a plain one.
+func (f *Field) same(w *walker, name string) bool {
+	if !w.escaped {
+		return string(w.name) == name
 	}
-	return raw, ok
-}
-
-// same compares a member name as it stands between its quotes with a plain one.
-func (f *Field) same(quoted []byte, name string) bool {
-	if len(quoted) < len(name) {
-		return false
-	}
-	if bytes.IndexByte(quoted, '\\') < 0 {
-		return string(quoted) == name
-	}
-	f.scratch, _ = appendUnescaped(f.scratch[:0], quoted)
+	f.scratch, _ = appendUnescaped(f.scratch[:0], w.name)
 	return string(f.scratch) == name
 }
 
@@ -81,8 +117,10 @@ type walker struct {
 	i     int    // after the last member's value, or after the opening brace
 	name  []byte // between the quotes, still escaped
 	value []byte // raw, no white space around it
-	start int    // index of this member's name's opening quote
-	colon int    // index after the colon of this member
+
+	escaped bool // name holds an escape
+	start   int  // index of this member's name's opening quote
+	colon   int  // index after the colon of this member
 }
 
 // walkObject starts a walk; over anything but an object it ends at once.
@@ -108,8 +146,8 @@ func (w *walker) next() bool {
 		w.i = i
 		return false
 	}
-	end := skipString(b, i+1)
-	if end > len(b) {
+	end, escaped := skipString(b, i+1)
+	if w.escaped = escaped; end > len(b) {
 		w.i = len(b)
 		return false
 	}
@@ -131,23 +169,34 @@ func (w *walker) next() bool {
 }
 
 // skipString returns the index after the closing quote of the string whose
-// opening quote is before i, len(b)+1 where it is not closed.
-func skipString(b []byte, i int) int {
-	for {
-		n := bytes.IndexByte(b[i:], '"')
-		if n < 0 {
-			return len(b) + 1
+// opening quote is before i, len(b)+1 where it is not closed, and whether it
+// holds an escape.
+func skipString(b []byte, i int) (end int, escaped bool) {
+	for i+8 <= len(b) {
+		x := binary.LittleEndian.Uint64(b[i:])
+		q, e := x^'"'*ones, x^'\\'*ones
+		m := ((q - ones) | (e - ones)) & ^x & highs
+		if m == 0 {
+			i += 8
+			continue
 		}
-		end := i + n
-		back := end
-		for back > i && b[back-1] == '\\' {
-			back--
+		i += bits.TrailingZeros64(m)>>3 + 1
+		if b[i-1] == '"' {
+			return i, escaped
 		}
-		if (end-back)&1 == 0 {
-			return end + 1
-		}
-		i = end + 1
+		escaped = true
+		i++
 	}
+	for ; i < len(b); i++ {
+		switch b[i] {
+		case '"':
+			return i + 1, escaped
+		case '\\':
+			escaped = true
+			i++
+		}
+	}
+	return len(b) + 1, escaped
 }
 
 // skipValue returns the index after the value that starts at i, len(b)+1 where
@@ -158,7 +207,8 @@ func skipValue(b []byte, i int) int {
 	}
 	switch b[i] {
 	case '"':
-		return skipString(b, i+1)
+		end, _ := skipString(b, i+1)
+		return end
 	case '{', '[':
 	default:
 		for i < len(b) && b[i] > ' ' && b[i] != ',' && b[i] != '}' && b[i] != ']' {
@@ -169,7 +219,7 @@ func skipValue(b []byte, i int) int {
 	for depth := 0; i < len(b); {
 		switch b[i] {
 		case '"':
-			if i = skipString(b, i+1); i > len(b) {
+			if i, _ = skipString(b, i+1); i > len(b) {
 				return i
 			}
 			continue
