@@ -127,7 +127,7 @@ func (w *watched) finish() (usage, error) {
 	if st != nil {
 		u.cpu = (st.UserTime() + st.SystemTime()).Seconds()
 		if ru, ok := st.SysUsage().(*syscall.Rusage); ok {
-			if kernel := float64(ru.Maxrss) / 1024; kernel > peakOf(os.Getpid()) {
+			if kernel := float64(ru.Maxrss) / 1024; u.rss == 0 || kernel > peakOf(os.Getpid()) {
 				u.rss = kernel
 			}
 		}
