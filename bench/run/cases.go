@@ -27,6 +27,7 @@ type lab struct {
 	paced   time.Duration // of a run at a fixed rate
 	long    int64         // records of the long run
 	timeout time.Duration // of one sender
+	filter  string        // -only and -skip as given
 	log     io.Writer
 }
 
@@ -167,8 +168,7 @@ func (l *lab) command(ctx context.Context, k kase, addr string) (*exec.Cmd, erro
 	case "blast":
 		return exec.CommandContext(ctx, l.tool("blast"), "-addr", addr, l.tool("wrapped")), nil
 	case "curl":
-		cmd := exec.CommandContext(ctx, "curl", "-sS", "--fail", "-T", "-", "-X", "POST", "-o", os.DevNull,
-			"-H", "Content-Type: application/json", "-H", "Expect:", "http://"+addr+"/v3/clusters/c/topics/bench/records")
+		cmd := curl(ctx, addr)
 		in, err := os.Open(l.tool("wrapped"))
 		cmd.Stdin = in
 		return cmd, err
@@ -176,6 +176,14 @@ func (l *lab) command(ctx context.Context, k kase, addr string) (*exec.Cmd, erro
 	cmd := l.ship(ctx, k, addr)
 	cmd.Args = append(cmd.Args, l.tool("lines.txt"))
 	return cmd, nil
+}
+
+// curl makes a curl that posts its stdin as it comes and reads no report.
+func curl(ctx context.Context, addr string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "curl", "-sS", "--fail", "--no-buffer", "-T", "-", "-X", "POST", "-o", os.DevNull,
+		"-H", "Content-Type: application/json", "-H", "Expect:", "http://"+addr+"/v3/clusters/c/topics/bench/records")
+	cmd.Env = cleanEnv(os.Environ())
+	return cmd
 }
 
 // ship makes the ship of a case without its input.

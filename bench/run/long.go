@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -89,7 +90,9 @@ func (r *steady) setAllocs(m [2]metrics, err error) {
 // slow is what a run at a fixed rate shows.
 type slow struct {
 	sample
-	linger string
+	name   string
+	linger time.Duration
+	bars   bool    // it is a ship, and held against the bars
 	share  float64 // of one core, 0..1
 	ack99  float64 // write-to-ack in milliseconds
 	ack50  float64
@@ -100,10 +103,26 @@ type slow struct {
 // limit allows.
 const perSecond = 1000
 
+// slowCases lists what is run at a fixed rate. curl, which sends what it reads
+// as it reads it, is the floor for linger 0.
+func slowCases() []kase {
+	var all []kase
+	for _, linger := range []string{"5ms", "0s"} {
+		all = append(all, shipCase("linger "+linger, "record", "--value-type", "json", "--linger", linger))
+	}
+	if _, err := exec.LookPath("curl"); err == nil {
+		all = append(all, kase{name: "curl -T -", mode: "record", sender: "curl"})
+	}
+	return all
+}
+
 // slowRun pipes lines at a fixed rate, each stamped with its due time, through
 // a ship, while the server compares the stamps with its clock.
-func (l *lab) slowRun(ctx context.Context, linger string) (r slow) {
-	r.linger = linger
+func (l *lab) slowRun(ctx context.Context, k kase) (r slow) {
+	r.name, r.bars = k.name, k.sender == "ship"
+	if i := slices.Index(k.args, "--linger"); i >= 0 {
+		r.linger, _ = time.ParseDuration(k.args[i+1])
+	}
 	ctx, cancel := context.WithTimeout(ctx, l.timeout+2*l.paced)
 	defer cancel()
 	n := int64(l.paced.Seconds() * perSecond)
@@ -113,40 +132,37 @@ func (l *lab) slowRun(ctx context.Context, linger string) (r slow) {
 		r.err = err
 		return r
 	}
-	srv, err := l.startServer(ctx, "record", n, "-latency")
+	srv, err := l.startServer(ctx, k.mode, n, "-latency")
 	if err != nil {
 		r.err = err
 		return r
 	}
-	k := shipCase(nJSON, "record", "--value-type", "json", "--linger", linger, "--metrics-listen", metricsAddr)
-	r.err = l.pipe(ctx, k, srv.addr, n, func(w *watched) {
-		time.Sleep(l.paced - l.paced/10)
-		m, err := scrape(metricsAddr)
-		if err != nil {
-			return
-		}
-		const name = "produce_agent_delivery_latency_seconds"
-		r.ack99, r.hasAck = m.quantile(name, 0.99)
-		r.ack50, _ = m.quantile(name, 0.5)
-		r.ack99, r.ack50 = r.ack99*1000, r.ack50*1000
-	}, &r)
+	r.err = l.pipe(ctx, k, srv.addr, metricsAddr, &r)
 	books, err := srv.stop()
 	r.checked, r.err = books, errors.Join(r.err, err)
 	r.share = r.cpu / l.paced.Seconds()
 	return r
 }
 
-// pipe runs lines into ship, calls during while they run, and waits for both.
-func (l *lab) pipe(ctx context.Context, k kase, addr string, n int64, during func(*watched), r *slow) error {
-	gen := exec.CommandContext(ctx, l.tool("lines"), "-n", strconv.FormatInt(n, 10),
+// pipe runs lines into the sender, scrapes it shortly before the end, and waits
+// for both.
+func (l *lab) pipe(ctx context.Context, k kase, addr, metricsAddr string, r *slow) error {
+	gen := exec.CommandContext(ctx, l.tool("lines"), "-n", strconv.FormatInt(r.sent, 10),
 		"-size", strconv.Itoa(l.size), "-rate", strconv.Itoa(perSecond))
+	var cmd *exec.Cmd
+	if k.sender == "curl" {
+		cmd = curl(ctx, addr)
+		gen.Args = append(gen.Args, "-wrap", "json")
+	} else {
+		cmd = l.ship(ctx, k, addr)
+		cmd.Args = append(cmd.Args, "--metrics-listen", metricsAddr)
+	}
 	pr, pw, err := os.Pipe()
 	if err != nil {
 		return err
 	}
 	defer pr.Close()
 	defer pw.Close()
-	cmd := l.ship(ctx, k, addr)
 	cmd.Stdin, gen.Stdout, gen.Stderr = pr, pw, os.Stderr
 	w, err := watch(cmd, l.cores.sender)
 	if err != nil {
@@ -159,11 +175,29 @@ func (l *lab) pipe(ctx context.Context, k kase, addr string, n int64, during fun
 	}
 	_ = pr.Close()
 	_ = pw.Close()
-	during(w)
+	if r.bars {
+		time.Sleep(l.paced - l.paced/10)
+		r.acks(scrape(metricsAddr))
+	}
 	gerr := gen.Wait()
 	r.usage, err = w.finish()
-	if err == nil {
+	switch {
+	case err != nil:
+	case k.sender == "curl": // counts nothing itself
+		r.own = r.sent
+	default:
 		r.own, err = delivered(w.stdout.String())
 	}
 	return errors.Join(err, gerr)
+}
+
+// acks takes write-to-ack times from a scrape.
+func (r *slow) acks(m metrics, err error) {
+	if err != nil {
+		return
+	}
+	const name = "produce_agent_delivery_latency_seconds"
+	r.ack99, r.hasAck = m.quantile(name, 0.99)
+	r.ack50, _ = m.quantile(name, 0.5)
+	r.ack99, r.ack50 = r.ack99*1000, r.ack50*1000
 }

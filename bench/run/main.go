@@ -82,14 +82,23 @@ func run() error {
 	return l.session(ctx, o, wanted)
 }
 
+// fullPaced is how long a run at a fixed rate takes, but for -quick.
+const fullPaced = 10 * time.Second
+
 // newLab builds the programs and makes the files, in a folder of its own.
 func newLab(ctx context.Context, o options, wanted func(string) bool) (*lab, error) {
 	l := &lab{
 		bin: o.bin, records: o.records, size: o.size, rounds: o.rounds, log: os.Stderr,
-		paced: 10 * time.Second, long: 4 * o.records, timeout: time.Minute,
+		paced: fullPaced, long: 4 * o.records, timeout: time.Minute,
 	}
 	if o.quick {
 		l.rounds, l.records, l.long, l.paced = min(2, o.rounds), min(200_000, o.records), min(800_000, 4*o.records), 3*time.Second
+	}
+	if o.only != "" {
+		l.filter += fmt.Sprintf("-only '%s'", o.only)
+	}
+	if o.skip != "" {
+		l.filter = strings.TrimSpace(l.filter + fmt.Sprintf(" -skip '%s'", o.skip))
 	}
 	var err error
 	if l.cores, err = pickCores(); err != nil {
@@ -181,10 +190,10 @@ func (l *lab) session(ctx context.Context, o options, wanted func(string) bool) 
 	}
 	var slows []slow
 	if wanted("slow") {
-		for _, linger := range []string{"5ms", "0s"} {
-			fmt.Fprintf(l.log, "bench: %d records/s for %v, linger %s\n", perSecond, l.paced, linger)
-			s := l.slowRun(ctx, linger)
-			res.book("slow, linger "+linger, s.sample)
+		for _, k := range slowCases() {
+			fmt.Fprintf(l.log, "bench: %d records/s for %v, %s\n", perSecond, l.paced, k.name)
+			s := l.slowRun(ctx, k)
+			res.book(fmt.Sprintf("%d/s, %s", perSecond, k.name), s.sample)
 			slows = append(slows, s)
 		}
 	}
@@ -236,14 +245,8 @@ func (r *results) book(name string, s sample) {
 
 // write prints the page.
 func (l *lab) write(w io.Writer, res *results, long *steady, slows []slow) {
-	args := ""
-	if len(os.Args) > 1 {
-		args = " " + strings.Join(slices.DeleteFunc(slices.Clone(os.Args[1:]), func(a string) bool {
-			return strings.Contains(a, string(os.PathSeparator)) && filepath.IsAbs(a)
-		}), " ")
-	}
 	fmt.Fprintf(w, "# Speed of ship\n\n")
-	fmt.Fprintf(w, "Made by `go run ./bench/run%s` on %s; %s.\n\n", args, time.Now().UTC().Format("2 Jan 2006"), machine())
+	fmt.Fprintf(w, "Made by `%s` on %s; %s.\n\n", l.made(), time.Now().UTC().Format("2 Jan 2006"), machine())
 	fmt.Fprintf(w, "%d lines of %d bytes a run, medians of %d interleaved rounds. Two figures in a cell: the server answers in one\n"+
 		"HTTP chunk per read / per report. What the columns mean: [docs/performance.md](../docs/performance.md).\n\n", l.records, l.size, l.rounds)
 	var names []string
@@ -260,6 +263,18 @@ func (l *lab) write(w io.Writer, res *results, long *steady, slows []slow) {
 	for _, name := range sortedKeys(res.errs) {
 		fmt.Fprintf(w, "\nNot measured: %s: %v\n", name, res.errs[name])
 	}
+}
+
+// made is the command that repeats the session, without where it read and wrote.
+func (l *lab) made() string {
+	cmd := fmt.Sprintf("go run ./bench/run -rounds %d -n %d -size %d", l.rounds, l.records, l.size)
+	if l.paced < fullPaced {
+		cmd = "go run ./bench/run -quick"
+	}
+	if l.filter != "" {
+		cmd += " " + l.filter
+	}
+	return cmd
 }
 
 func sortedKeys(m map[string]error) []string {

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 const scraped = `# HELP go_memstats_mallocs_total Total number of heap objects allocated.
@@ -194,9 +195,9 @@ func TestTable(t *testing.T) {
 	var b strings.Builder
 	r.writeCPU(&b, []string{nBlast, nJSON, nRaw, nString}, true)
 	for _, want := range []string{
-		"| blast | 0.100 / 0.200 | 1.0 / 1.0 | 20.0 |",
-		"| JSON, validated | 0.500 / 0.800 | 5.0 / 4.0 | 20.0 | 6.0 / 7.5 | 4.5 / 5.5 | 3.4 / 4.5 | meets |",
-		"| JSON, validation off | 0.500 / - | 5.0 / - | 20.0 | 3.5 / 4.5 | 2.2 / 3.0 | 1.5 / 2.2 | **misses** |",
+		"| blast | 0.100 / 0.200 | 1.0 / 1.0 | - / - | 20.0 |",
+		"| JSON, validated | 0.500 / 0.800 | 5.0 / 4.0 | 0.40 / 0.60 | 20.0 | 6.0 / 7.5 | 4.5 / 5.5 | 3.4 / 4.5 | meets |",
+		"| JSON, validation off | 0.500 / - | 5.0 / - | 0.40 / - | 20.0 | 3.5 / 4.5 | 2.2 / 3.0 | 1.5 / 2.2 | **misses** |",
 	} {
 		if !strings.Contains(b.String(), want) {
 			t.Fatalf("no %q in\n%s", want, b.String())
@@ -223,4 +224,23 @@ func TestTable(t *testing.T) {
 	if last := ms[len(ms)-1]; last.value != "1, 0, 1" || last.verdict != "**misses**" {
 		t.Fatalf("%+v", last)
 	}
+}
+
+func TestSlowMeasures(t *testing.T) {
+	f := func(s slow, want ...string) {
+		t.Helper()
+		var got []string
+		for _, m := range slowMeasures(s) {
+			got = append(got, m.value+" "+m.verdict)
+		}
+		if !slices.Equal(got, want) {
+			t.Fatalf("%q, want %q", got, want)
+		}
+	}
+	books := sample{checked: checked{P50: 1, P99: 6, Chunks: 7}}
+	f(slow{sample: books, linger: 5 * time.Millisecond, bars: true, share: 0.05, ack99: 2, ack50: 0.5, hasAck: true},
+		"5.0 meets", "6.00 good", "2.00 meets", "1.00, 0.50; 7 ")
+	f(slow{sample: books, bars: true, share: 0.05}, "5.0 ", "6.00 **misses**", "1.00, -; 7 ")
+	f(slow{sample: books, share: 0.05}, "5.0 ", "6.00 ", "1.00, -; 7 ")
+	f(slow{sample: sample{err: os.ErrClosed}})
 }

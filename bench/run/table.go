@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 )
 
 // bar is what a sender's ratio to blast is held against, for reports in batch
@@ -128,24 +129,24 @@ func pair(f string, v [2]float64) string {
 
 // writeCPU prints the table of CPU cost.
 func (r *results) writeCPU(w io.Writer, names []string, withBars bool) {
-	fmt.Fprintln(w, "| sender | CPU-s/M | x blast | peak RSS MiB | must | good | prototype | verdict |")
-	fmt.Fprintln(w, "| --- | --- | --- | --- | --- | --- | --- | --- |")
+	fmt.Fprintln(w, "| sender | CPU-s/M | x blast | above blast | peak RSS MiB | must | good | prototype | verdict |")
+	fmt.Fprintln(w, "| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
 	floor := [2]float64{r.cpu(nBlast, "batch"), r.cpu(nBlast, "record")}
 	for _, name := range names {
 		c := [2]float64{r.cpu(name, "batch"), r.cpu(name, "record")}
 		if c == [2]float64{} {
 			continue
 		}
-		var x [2]float64
+		var x, above [2]float64
 		for i := range x {
-			if floor[i] > 0 {
-				x[i] = c[i] / floor[i]
+			if floor[i] > 0 && c[i] > 0 {
+				x[i], above[i] = c[i]/floor[i], c[i]-floor[i]
 			}
 		}
-		cells := []string{name, pair("%.3f", c), pair("%.1f", x), fmt.Sprintf("%.1f", r.rss(name)), "", "", "", ""}
+		cells := []string{name, pair("%.3f", c), pair("%.1f", x), pair("%.2f", above), fmt.Sprintf("%.1f", r.rss(name)), "", "", "", ""}
 		if b, ok := bars[name]; ok && withBars {
 			worst := max(position(x[0], b, 0), position(x[1], b, 1))
-			cells = append(cells[:4], pair("%.1f", b.must), pair("%.1f", b.good), pair("%.1f", b.proto),
+			cells = append(cells[:5], pair("%.1f", b.must), pair("%.1f", b.good), pair("%.1f", b.proto),
 				[]string{"good", "meets", "**misses**"}[worst])
 		}
 		fmt.Fprintf(w, "| %s |\n", strings.Join(cells, " | "))
@@ -244,20 +245,30 @@ func slowMeasures(s slow) []measure {
 	if s.err != nil {
 		return nil
 	}
-	at := fmt.Sprintf("%d/s, linger %s: ", perSecond, s.linger)
-	var ms []measure
-	if s.linger == "5ms" {
-		ms = append(ms, limit(at+"CPU of a core, %", "%.1f", 100*s.share, 8, 4, "3.5"))
-		ms = append(ms, limit(at+"p99 line-to-server, ms", "%.2f", s.checked.P99, 10, 7, "5.8"))
-	} else {
-		ms = append(ms, measure{name: at + "CPU of a core, %", value: fmt.Sprintf("%.1f", 100*s.share), proto: "9"})
-		ms = append(ms, limit(at+"p99 line-to-server, ms", "%.2f", s.checked.P99, 5, 2, "1.3-1.6"))
+	at := fmt.Sprintf("%d/s, %s: ", perSecond, s.name)
+	late := s.linger.Seconds() * 1000
+	cpu := measure{name: at + "CPU of a core, %", value: fmt.Sprintf("%.1f", 100*s.share)}
+	p99 := measure{name: at + "p99 line-to-server, ms", value: fmt.Sprintf("%.2f", s.checked.P99)}
+	if s.bars {
+		p99 = limit(p99.name, "%.2f", s.checked.P99, late+5, late+2, fmt.Sprintf("%.1f", late+1.3))
+		cpu.proto = "9"
+		if s.linger >= 5*time.Millisecond {
+			cpu = limit(cpu.name, "%.1f", 100*s.share, 8, 4, "3.5")
+		}
 	}
+	ms := []measure{cpu, p99}
 	if s.hasAck {
 		ms = append(ms, limit(at+"p99 write-to-ack, ms (from histogram buckets)", "%.2f", s.ack99, 5, 1, "0.3"))
 	}
 	return append(ms, measure{
 		name:  at + "p50 line-to-server, p50 write-to-ack, ms; chunks",
-		value: fmt.Sprintf("%.2f, %.2f; %d", s.checked.P50, s.ack50, s.Chunks),
+		value: fmt.Sprintf("%.2f, %s; %d", s.checked.P50, dash(s.ack50), s.Chunks),
 	})
+}
+
+func dash(v float64) string {
+	if v == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f", v)
 }
