@@ -3,6 +3,7 @@ module github.com/produce-agent/produce-agent
 go 1.26.0
 
 require (
+	github.com/HdrHistogram/hdrhistogram-go v1.4.0
 	github.com/cenkalti/backoff/v5 v5.0.3
 	github.com/emmansun/base64 v0.7.0
 	github.com/goccy/go-json v0.12.0
