@@ -162,7 +162,7 @@ func (r *resolver) ask(ctx context.Context, base *url.URL) (found, error) {
 
 // clusters does one GET. Source: Confluent REST v3 OpenAPI, listKafkaClusters.
 func (r *resolver) clusters(ctx context.Context, base *url.URL) (found, error) {
-	u := base.JoinPath("v3", "clusters")
+	u := below(base, "v3", "clusters")
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
 		return found{}, err

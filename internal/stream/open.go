@@ -30,7 +30,16 @@ type Target struct {
 // produceURL returns where records of topic are POSTed.
 // Source: Confluent REST v3 OpenAPI, produceRecord.
 func (t *Target) produceURL(topic string) *url.URL {
-	return t.Base.JoinPath("v3", "clusters", url.PathEscape(t.ClusterID), "topics", url.PathEscape(topic), "records")
+	return below(t.Base, "v3", "clusters", url.PathEscape(t.ClusterID), "topics", url.PathEscape(topic), "records")
+}
+
+// below returns base with elems, already escaped, behind its path.
+func below(base *url.URL, elems ...string) *url.URL {
+	u := *base
+	if u.Path == "" {
+		u.Path = "/" // JoinPath would keep a path without a host relative
+	}
+	return u.JoinPath(elems...)
 }
 
 // hostPort returns the address to dial for u.
