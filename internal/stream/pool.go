@@ -808,6 +808,11 @@ func (p *Pool) explainSilence(t *topic) {
 	text := fmt.Sprintf("does not exist on cluster %s, and was not created by producing to it (create the topic, or check its name)", p.target.ClusterID)
 	if p.cfg.OneShot {
 		t.fail(&TopicError{Topic: t.name, Text: text})
+		p.eachStream(func(s *stream) {
+			if s.t == t {
+				s.abort(endHeld)
+			}
+		})
 		return
 	}
 	p.warn("held:"+t.name, "no delivery report yet", "topic", t.name, "error", text)
