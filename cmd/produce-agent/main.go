@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -54,14 +55,21 @@ func run(args []string) int {
 		return exitOK
 	case errors.As(err, &s):
 		if s.err != nil {
-			fmt.Fprintln(os.Stderr, "produce-agent:", s.err)
+			complain(s.err)
 		}
 		return s.status
 	}
 	// What cobra says is about flags, arguments and commands.
-	fmt.Fprintln(os.Stderr, "produce-agent:", err)
+	complain(err)
 	fmt.Fprintln(os.Stderr, "see 'produce-agent --help', or --help behind a command")
 	return exitUsage
+}
+
+// complain prints each of the joined errors on a line of its own.
+func complain(err error) {
+	for line := range strings.Lines(err.Error()) {
+		fmt.Fprintln(os.Stderr, "produce-agent:", strings.TrimSuffix(line, "\n"))
+	}
 }
 
 func newRoot(signals *signals) *cobra.Command {

@@ -132,6 +132,9 @@ func resolve(ctx context.Context, env *ship.Env, cfg *ship.Config, conn *connect
 	if err != nil {
 		return &statusError{exitUsage, err}
 	}
+	if address.URL == "" {
+		return stream.ErrNoEndpoint
+	}
 	if env.Target, err = stream.Resolve(ctx, address); err != nil {
 		return endpointStatus(err)
 	}

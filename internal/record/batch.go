@@ -81,7 +81,9 @@ type Batch struct {
 	left atomic.Int32
 }
 
-var batches = sync.Pool{New: func() any { return &Batch{buf: make([]byte, headroom, 72<<10)} }}
+var batches = sync.Pool{New: func() any {
+	return &Batch{buf: make([]byte, headroom, 66<<10), Ends: make([]int32, 0, 384), Pos: make([]Position, 0, 384)}
+}}
 
 // NewBatch returns an empty batch for topic, reusing a resolved one's memory.
 func NewBatch(topic string) *Batch {

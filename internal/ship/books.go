@@ -3,6 +3,7 @@ package ship
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -96,7 +97,7 @@ func (b *books) summary(st stream.Stats, began time.Time, cpu float64) Summary {
 	s := Summary{
 		Read: b.read.Load(), Delivered: b.delivered.Load(), Rejected: b.rejected.Load(),
 		PossiblyDuplicated: st.Unknown, BytesRead: b.readBytes.Load(), BytesSent: st.SentBytes,
-		Seconds: time.Since(began).Seconds(), CPUSeconds: cpu,
+		Seconds: roundMicro(time.Since(began).Seconds()), CPUSeconds: roundMicro(cpu),
 		Topics: map[string]*TopicBooks{}, ErrorCodes: map[string]int64{}, Streams: st.Opened,
 		Reasons: maps.Clone(b.reasons),
 	}
@@ -118,6 +119,9 @@ func (b *books) summary(st stream.Stats, began time.Time, cpu float64) Summary {
 	}
 	return s
 }
+
+// roundMicro cuts what no clock here measures.
+func roundMicro(s float64) float64 { return math.Round(s*1e6) / 1e6 }
 
 // String is the summary as one paragraph for a person.
 func (s Summary) String() string {

@@ -71,10 +71,13 @@ func Resolve(ctx context.Context, a Address) (Target, error) {
 	return r.probe(ctx, t)
 }
 
+// ErrNoEndpoint says that no endpoint was given.
+var ErrNoEndpoint = errors.New("no endpoint: give --rest-endpoint or set KAFKA_REST_ENDPOINT, as in https://pkc-xxxxx.region.provider.confluent.cloud:443 (or try --sandbox)")
+
 // parseBase reads the endpoint; asked says that it named a path.
 func parseBase(raw string) (base *url.URL, pathGiven bool, err error) {
 	if raw == "" {
-		return nil, false, errors.New("no endpoint: give --rest-endpoint or set KAFKA_REST_ENDPOINT, as in https://pkc-xxxxx.region.provider.confluent.cloud:443 (or try --sandbox)")
+		return nil, false, ErrNoEndpoint
 	}
 	if !strings.Contains(raw, "://") {
 		return nil, false, fmt.Errorf("--rest-endpoint %q: has no scheme: write https://%s", raw, raw)
@@ -266,3 +269,38 @@ func oneCluster(base *url.URL, ids []string) (string, error) {
 	}
 	return "", &EndpointError{Err: fmt.Errorf("%s lists %d clusters (%s): say which with --cluster-id", base.Redacted(), len(ids), strings.Join(ids, ", "))}
 }
+
+// MissingTopic asks the endpoint for topic and returns true only when it says
+// that there is none. Whatever else happens, a refusal to tell among it, is
+// false: producing will tell.
+// Source: Confluent REST v3 OpenAPI, getKafkaTopic; 40403 is an unknown topic.
+func (t *Target) MissingTopic(ctx context.Context, topic string) bool {
+	c := client(Address{TLS: t.TLS, DialTimeout: topicTimeout})
+	defer c.CloseIdleConnections()
+	ctx, cancel := context.WithTimeout(ctx, topicTimeout)
+	defer cancel()
+	u := below(t.Base, "v3", "clusters", url.PathEscape(t.ClusterID), "topics", url.PathEscape(topic))
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return false
+	}
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", UserAgent)
+	if authorization, err := t.Auth.Authorization(ctx); err == nil && authorization != "" {
+		req.Header.Set("Authorization", authorization)
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		return false
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+	if err != nil || resp.StatusCode != http.StatusNotFound {
+		return false
+	}
+	code, _ := errorBody(body)
+	return code == 40403 || code == 40401
+}
+
+// topicTimeout bounds the question for a topic.
+const topicTimeout = 5 * time.Second

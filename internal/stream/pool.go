@@ -688,7 +688,7 @@ func (p *Pool) topicHeld(t *topic, v Verdict, code int, message string, probes i
 	if v.Denied {
 		remedy = "grant the key's principal WRITE on the topic, or use a key of this cluster"
 	}
-	if p.cfg.OneShot && (v.Denied || probes >= p.cfg.MaxAttempts) {
+	if p.cfg.OneShot && (v.Denied || probes >= p.cfg.MaxAttempts || p.target.MissingTopic(p.ctx, t.name)) {
 		t.fail(&TopicError{Topic: t.name, Denied: v.Denied, Text: text + " (" + remedy + ")"})
 		return
 	}
@@ -780,6 +780,10 @@ func (s *stream) inspect(now time.Time) {
 			return
 		}
 	}
+	if !s.confirmed.Load() && records > 0 && now.Sub(oldest) > silence && !s.asked.Swap(true) {
+		s.p.wg.Add(1)
+		go s.p.explainSilence(s.t)
+	}
 	cfg := s.p.cfg
 	old := cfg.RotateAfter > 0 && now.Sub(s.born) > jittered(cfg.RotateAfter, s.jitter)
 	if old || cfg.RotateRecords > 0 && float64(s.records.Load()) > float64(cfg.RotateRecords)*s.jitter {
@@ -788,6 +792,30 @@ func (s *stream) inspect(now time.Time) {
 		}
 	}
 	s.kick()
+}
+
+// silence is how long a new stream may bring no report before the endpoint is
+// asked whether the topic is there at all: a server blocks for up to a minute
+// on one that is not, before it says so.
+const silence = 5 * time.Second
+
+// explainSilence looks for the reason why a topic's stream brings no report.
+func (p *Pool) explainSilence(t *topic) {
+	defer p.wg.Done()
+	if !p.target.MissingTopic(p.ctx, t.name) {
+		return
+	}
+	text := fmt.Sprintf("does not exist on cluster %s, and was not created by producing to it (create the topic, or check its name)", p.target.ClusterID)
+	if p.cfg.OneShot {
+		t.fail(&TopicError{Topic: t.name, Text: text})
+		p.eachStream(func(s *stream) {
+			if s.t == t {
+				s.abort(endHeld)
+			}
+		})
+		return
+	}
+	p.warn("held:"+t.name, "no delivery report yet", "topic", t.name, "error", text)
 }
 
 func jittered(d time.Duration, factor float64) time.Duration {

@@ -371,11 +371,13 @@ func (r *reading) afterEnd(left []segment, err error) {
 	default:
 		s.end(endError)
 	}
-	if unknown {
-		s.p.stats.unknown(n)
-	}
-	if n > 0 {
-		s.p.stats.retried(s.reason(), n)
+	if !s.p.closing.Load() { // else nothing is sent again
+		if unknown {
+			s.p.stats.unknown(n)
+		}
+		if n > 0 {
+			s.p.stats.retried(s.reason(), n)
+		}
 	}
 	s.t.putBack(left...)
 	s.p.ended(s, err, ref, n, unknown)

@@ -64,6 +64,7 @@ type stream struct {
 	records   atomic.Int64  // sent
 	replaced  atomic.Bool   // the replacement is connected
 	confirmed atomic.Bool   // a report has come
+	asked     atomic.Bool   // the endpoint was asked for the topic
 	finished  atomic.Bool   // the last chunk is written
 	writing   atomic.Bool   // inside a Write
 	progress  atomic.Int64  // last report or piece written, as pool time
