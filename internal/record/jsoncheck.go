@@ -36,8 +36,9 @@ func checkJSON(b []byte, maxDepth int) (f fault, at int) {
 		object [serverDepth/64 + 1]uint64 // bit d: level d is an object
 		depth  int
 		inObj  bool
-		seen   uint64
 		i      int
+		seen   uint64 // bytes of strings, ORed
+		high   uint64
 		ok     bool
 	)
 value:
@@ -46,9 +47,10 @@ value:
 	}
 	switch c := b[i]; {
 	case c == '"':
-		if i, ok = scanString(b, i+1, &seen); !ok {
-			return faultSyntax, i
+		if i, high = scanString(b, i+1); i < 0 {
+			return faultSyntax, ^i
 		}
+		seen |= high
 	case c == '{', c == '[':
 		if depth == maxDepth {
 			return faultDepth, i
@@ -99,16 +101,10 @@ after:
 		if !inObj {
 			goto value
 		}
-		if i = skipSpace(b, i); i == len(b) {
-			return faultSyntax, i
-		}
+		i = skipSpace(b, i)
 		goto name
-	case '}':
-		if !inObj {
-			return faultSyntax, i
-		}
-	case ']':
-		if inObj {
+	case '}', ']':
+		if inObj != (b[i] == '}') {
 			return faultSyntax, i
 		}
 	default:
@@ -120,12 +116,13 @@ closing:
 	inObj = object[depth>>6]>>(depth&63)&1 != 0
 	goto after
 name:
-	if b[i] != '"' {
+	if i == len(b) || b[i] != '"' {
 		return faultSyntax, i
 	}
-	if i, ok = scanString(b, i+1, &seen); !ok {
-		return faultSyntax, i
+	if i, high = scanString(b, i+1); i < 0 {
+		return faultSyntax, ^i
 	}
+	seen |= high
 	if i = skipSpace(b, i); i == len(b) || b[i] != ':' {
 		return faultSyntax, i
 	}
@@ -143,13 +140,13 @@ func skipSpace(b []byte, i int) int {
 }
 
 // scanString checks a string whose opening quote is before i and returns the
-// index after its closing quote. All bytes looked at are ORed into seen.
-func scanString(b []byte, i int, seen *uint64) (int, bool) {
-	acc := *seen
+// index after its closing quote, ^ of where the fault is in an invalid one,
+// and the OR of all words looked at.
+func scanString(b []byte, i int) (end int, seen uint64) {
 	for {
 		if i+8 <= len(b) {
 			x := binary.LittleEndian.Uint64(b[i:])
-			acc |= x
+			seen |= x
 			m := specials(x)
 			if m == 0 {
 				i += 8
@@ -158,25 +155,24 @@ func scanString(b []byte, i int, seen *uint64) (int, bool) {
 			i += bits.TrailingZeros64(m) >> 3
 		} else {
 			for i < len(b) && b[i] >= 0x20 && b[i] != '"' && b[i] != '\\' {
-				acc |= uint64(b[i])
+				seen |= uint64(b[i])
 				i++
 			}
 			if i == len(b) {
-				return i, false
+				return ^i, seen
 			}
 		}
 		switch b[i] {
 		case '"':
-			*seen = acc
-			return i + 1, true
+			return i + 1, seen
 		case '\\':
 			n := escapeLen(b[i:])
 			if n == 0 {
-				return i, false
+				return ^i, seen
 			}
 			i += n
 		default:
-			return i, false
+			return ^i, seen
 		}
 	}
 }
