@@ -62,6 +62,8 @@ type Config struct {
 	OnStored func(topic string, partition int32, offset int64, key, value []byte)
 
 	Logger *slog.Logger // nil: nothing is logged
+
+	clock func() time.Time // nil: time.Now; what limits and ages go by
 }
 
 // DefaultClusterID is the cluster id without Config.ClusterID.
