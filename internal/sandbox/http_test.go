@@ -400,6 +400,14 @@ func TestGateway(t *testing.T) {
 	}
 }
 
+// Kafka clients are told the host that was asked for.
+func TestKafkaHost(t *testing.T) {
+	s := start(t, func(c *Config) { c.KafkaListen, c.KafkaHost, c.AllowRemote = "0.0.0.0:0", "localhost", true })
+	if got := codes(post(t, s, "t", rec)); got != "200" || !strings.HasPrefix(s.KafkaAddr(), "localhost:") || stored(t, s) != 1 {
+		t.Errorf("%s, Kafka on %s", got, s.KafkaAddr())
+	}
+}
+
 // The forms of curl that Confluent's documents show.
 func TestCurl(t *testing.T) {
 	if _, err := exec.LookPath("curl"); err != nil {
