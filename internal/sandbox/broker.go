@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -74,7 +75,9 @@ func startBroker(ctx context.Context, cfg *Config, limits Limits) (_ *broker, er
 		kgo.ProducerBatchMaxBytes(batch),
 		kgo.MaxBufferedRecords(1<<20), // streams are bounded one by one
 		kgo.MaxBufferedBytes(max(bufferBytes, 2*b.maxBytes)),
-		kgo.RecordDeliveryTimeout(2*time.Minute), // delivery.timeout.ms
+		// kgo's delivery time-out counts from the record's own timestamp, which
+		// may be years ago; so many tries take about delivery.timeout.ms, 2 min.
+		kgo.RecordRetries(48),
 		kgo.RecordPartitioner(partitioner{kgo.StickyKeyPartitioner(nil)}),
 		kgo.MetadataMinAge(100*time.Millisecond),
 	)
@@ -288,7 +291,7 @@ func kafkaError(err error, topic string, partition int32, maxBlock time.Duration
 		return usual(50302)
 	case errors.Is(err, kerr.InvalidTopicException):
 		return usual(40002)
-	case errors.Is(err, kgo.ErrRecordTimeout):
+	case errors.Is(err, kgo.ErrRecordRetries), errors.Is(err, kgo.ErrRecordTimeout), errors.As(err, new(net.Error)), errors.Is(err, io.EOF):
 		return &codeError{50003, fmt.Sprintf("Expiring 1 record(s) for %s-%d:120000 ms has passed since batch creation", topic, partition)}
 	case ke != nil && ke.Retriable:
 		return &codeError{50003, ke.Description}

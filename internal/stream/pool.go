@@ -110,6 +110,9 @@ type Pool struct {
 // the time between writing a batch and its last report, in seconds.
 func New(cfg Config, target Target, profile limit.Profile, h Handler, log *slog.Logger, observe func(float64)) *Pool {
 	ctx, cancel := context.WithCancel(context.Background())
+	if cfg.Strict {
+		cfg.Streams, cfg.InFlight = 1, 1
+	}
 	p := &Pool{
 		cfg: cfg, target: target, handler: h, limiter: limit.New(profile),
 		limited: profile.Records > 0 || profile.Bytes > 0,

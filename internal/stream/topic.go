@@ -27,7 +27,7 @@ type topic struct {
 	p           *Pool
 	name        string
 	fresh       chan *record.Batch
-	wake        chan struct{} // one token: take may have something, or the gate opened
+	wake        chan struct{} // a token a writer: take may have something, or the gate opened
 	failed      chan struct{} // closed once err is set
 	outstanding atomic.Int64  // records submitted and not final
 	gated       atomic.Bool   // nothing fresh for now
@@ -64,7 +64,7 @@ func newTopic(p *Pool, name string) *topic {
 	return &topic{
 		p: p, name: name,
 		fresh:   make(chan *record.Batch, queueBatches),
-		wake:    make(chan struct{}, 1),
+		wake:    make(chan struct{}, maxStreams),
 		failed:  make(chan struct{}),
 		waiting: map[int]*retrySet{},
 	}
@@ -109,7 +109,9 @@ func (t *topic) take() (segment, bool) {
 func (t *topic) regate() {
 	gated := t.hold != nil || t.backlog > t.p.cfg.InFlightBytes || t.p.cfg.Strict && t.backlog > 0
 	if t.gated.Swap(gated) && !gated {
-		t.signal()
+		for range t.streams { // each of them waits without looking at fresh
+			t.signal()
+		}
 	}
 }
 
