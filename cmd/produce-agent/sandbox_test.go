@@ -103,6 +103,7 @@ func TestSandboxUsage(t *testing.T) {
 		}
 	}
 	f("--listen=0.0.0.0:0: not a loopback address; --allow-remote", "--listen", "0.0.0.0:0")
+	f("--kafka-host", "--kafka-listen", ":0", "--allow-remote")
 	f("--kafka-listen=nowhere", "--kafka-listen", "nowhere")
 	f("--topic=..", "--topic", "..:1")
 	f("--topic=a:0", "--topic", "a:0")

@@ -126,7 +126,7 @@ func (b *broker) startFake(cfg *Config, maxBatch int) error {
 			if err != nil {
 				return nil, err
 			}
-			return b.conns.wrap(l), nil
+			return &trackedListener{l, b.conns, cfg.KafkaHost}, nil
 		}),
 	)
 	if err != nil {
@@ -308,8 +308,6 @@ type connTracker struct {
 	shut bool
 }
 
-func (t *connTracker) wrap(l net.Listener) net.Listener { return &trackedListener{l, t} }
-
 func (t *connTracker) closeAll() {
 	t.mu.Lock()
 	t.shut = true
@@ -325,8 +323,24 @@ func (t *connTracker) closeAll() {
 
 type trackedListener struct {
 	net.Listener
-	t *connTracker
+	t    *connTracker
+	host string // to give out in place of the address's own
 }
+
+// Addr is what kfake tells Kafka clients to connect to.
+func (l *trackedListener) Addr() net.Addr {
+	_, port, err := net.SplitHostPort(l.Listener.Addr().String())
+	if l.host == "" || err != nil {
+		return l.Listener.Addr()
+	}
+	return hostAddr(net.JoinHostPort(l.host, port))
+}
+
+// hostAddr is a TCP address with a name in it.
+type hostAddr string
+
+func (a hostAddr) Network() string { return "tcp" }
+func (a hostAddr) String() string  { return string(a) }
 
 func (l *trackedListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()

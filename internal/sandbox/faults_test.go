@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -144,7 +145,7 @@ func TestFaultTimes(t *testing.T) {
 // A record reported 408 is in Kafka unless told otherwise; after the grace
 // time the response ends.
 func TestFaultExpire(t *testing.T) {
-	s := start(t, withFaults(t, "expire=2,grace=50ms"))
+	s := start(t, withFaults(t, "expire=2,grace=1500ms"))
 	f := func(want int) {
 		t.Helper()
 		before := stored(t, s)
@@ -162,10 +163,14 @@ func TestFaultExpire(t *testing.T) {
 		}
 	}
 	f(4)
-	_ = s.SetFaults(parse(t, "expire=2,grace=50ms,stored=false"))
+	_ = s.SetFaults(parse(t, "expire=2,grace=1500ms,stored=false"))
 	f(2)
-	_ = s.SetFaults(nil)
-	s.cfg.MaxAge = time.Nanosecond
+	var seconds atomic.Int64
+	s = start(t, func(c *Config) {
+		c.MaxAge = time.Millisecond
+		c.MaxAgeGrace = time.Minute
+		c.clock = func() time.Time { return time.Unix(1_700_000_000+seconds.Add(1), 0) }
+	})
 	c := open(t, s, "t")
 	c.send(rec)
 	if r := c.next(); r.Code != 408 {
@@ -197,11 +202,11 @@ func TestFaultConnection(t *testing.T) {
 	f("reset=5,lost=2", 3, reset)
 	f("cut=3", 3, cut)
 	f("cut=3,mid=true", 3, cut)
-	f("cut=200ms", 5, cut)
-	f("reset=200ms", 5, reset)
+	f("cut=1s", 5, cut)
+	f("reset=1s", 5, reset)
 	f("end=3", 3, proper)
-	f("end=200ms", 5, proper)
-	f("terminal=200ms", 6, proper)
+	f("end=1s", 5, proper)
+	f("terminal=1s", 6, proper)
 
 	// All reports lost: no head either.
 	_ = s.SetFaults(parse(t, "reset=5,lost=all"))
@@ -271,7 +276,7 @@ func TestFaultStall(t *testing.T) {
 func TestStallEndsWhenIdle(t *testing.T) {
 	s := start(t, func(c *Config) {
 		c.Faults = parse(t, "stall=1")
-		c.IdleTimeout = 200 * time.Millisecond
+		c.IdleTimeout = time.Second
 	})
 	c := open(t, s, "t")
 	c.send(rec + rec)
@@ -293,9 +298,14 @@ func TestFaultSlow(t *testing.T) {
 	if got := fmt.Sprint(rs[0].Partition, rs[1].Partition, rs[2].Partition); got != "0 1 0" {
 		t.Errorf("partitions %s", got)
 	}
-	begin = time.Now()
-	if post(t, s, "t", `{"partition_id":0}`); time.Since(begin) >= 150*time.Millisecond {
-		t.Errorf("the other partition is slow too: %s", time.Since(begin))
+	_ = s.SetFaults(parse(t, "slow=1h,partition=1"))
+	c := open(t, s, "t")
+	c.send(`{"partition_id":1}`)
+	if rs := post(t, s, "t", `{"partition_id":0}`); codes(rs) != "200" {
+		t.Errorf("the other partition: %+v", rs)
+	}
+	if st := s.Stats(); st.Reports[200] != 4 {
+		t.Errorf("%d reports, want 3 and one of the other partition", st.Reports[200])
 	}
 }
 
@@ -308,7 +318,10 @@ func TestFaultUnknownTopic(t *testing.T) {
 	if time.Since(begin) < s.cfg.MaxBlock || rs[0].Code != 40401 || rs[0].Message != "Topic t not present in metadata after 300 ms." {
 		t.Errorf("%+v after %s", rs[0], time.Since(begin))
 	}
-	s.cfg.MaxBlock = 10 * time.Second
+	s = start(t, func(c *Config) {
+		c.MaxBlock = time.Minute
+		c.Faults = parse(t, "unknown-topic=t")
+	})
 	c := open(t, s, "t")
 	c.send(rec)
 	_ = s.SetFaults(nil)

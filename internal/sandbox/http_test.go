@@ -7,12 +7,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -148,26 +150,68 @@ func TestBodies(t *testing.T) {
 	}
 }
 
-// A stream without a byte either way for the idle time draws a terminal
-// report; heartbeats keep it.
-func TestIdle(t *testing.T) {
-	s := start(t, func(c *Config) { c.IdleTimeout = 400 * time.Millisecond })
+// A client that closes its sending side in mid-body still gets what is due.
+func TestHalfClose(t *testing.T) {
+	s := start(t, nil)
 	c := open(t, s, "t")
-	c.send(rec)
-	for range 8 {
-		time.Sleep(100 * time.Millisecond)
-		c.send("\n")
+	c.send(rec + rec)
+	if err := c.conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
 	}
-	c.send(rec)
-	rs, err := c.rest()
-	if codes(rs) != "200 200 400" || err != nil || !strings.Contains(rs[2].Message, "Idle timeout expired: 400/400 ms") {
+	if rs, err := c.rest(); codes(rs) != "200 200 400" || err != nil || rs[2].Message != "Bad Request: Error processing message: Early EOF" {
 		t.Errorf("%+v, %v", rs, err)
 	}
 }
 
+// A stream without a byte either way for the idle time draws a terminal report.
+func TestIdle(t *testing.T) {
+	s := start(t, func(c *Config) { c.IdleTimeout = time.Second })
+	c := open(t, s, "t")
+	c.send(rec)
+	rs, err := c.rest()
+	if codes(rs) != "200 400" || err != nil || !strings.Contains(rs[1].Message, "Idle timeout expired: 1000/1000 ms") {
+		t.Errorf("%+v, %v", rs, err)
+	}
+	s = start(t, func(c *Config) { c.IdleTimeout, c.HideTerminal = time.Second, true })
+	c = open(t, s, "t")
+	c.send(rec)
+	if rs, err := c.rest(); codes(rs) != "200" || err == nil {
+		t.Errorf("just cut: %+v, %v", rs, err)
+	}
+}
+
+// A byte in either direction puts the idle time-out off.
+func TestIdleTimeCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		defer near.Close()
+		c := newConn(&Sandbox{cfg: Config{IdleTimeout: 30 * time.Second}}, near)
+		go func() { // heartbeats, then a report going out, then silence
+			for range 3 {
+				time.Sleep(25 * time.Second)
+				_, _ = far.Write([]byte("\n"))
+			}
+			time.Sleep(25 * time.Second)
+			go func() { _, _ = far.Read(make([]byte, 1)) }()
+			_ = c.write([]byte("x"))
+		}()
+		begin, n := time.Now(), 0
+		for {
+			_, err := idleReader{c}.Read(make([]byte, 1))
+			if err != nil {
+				if took := time.Since(begin); err != errIdle || n != 3 || took != 130*time.Second {
+					t.Errorf("%d heartbeats, %v after %s; want 3, %v after 2m10s", n, err, took, errIdle)
+				}
+				return
+			}
+			n++
+		}
+	})
+}
+
 // The run limit cuts a stream, or answers 503 when nothing was reported.
 func TestMaxRun(t *testing.T) {
-	s := start(t, func(c *Config) { c.MaxRun = 200 * time.Millisecond })
+	s := start(t, func(c *Config) { c.MaxRun = time.Second })
 	c := open(t, s, "t")
 	if got := c.answer().StatusCode; got != 503 {
 		t.Errorf("nothing sent: %d", got)
@@ -353,6 +397,14 @@ func TestGateway(t *testing.T) {
 	}
 	if got := codes(post(t, s, "t", rec)); got != "200" || stored(t, back) != 1 {
 		t.Errorf("reports %s, %d stored", got, stored(t, back))
+	}
+}
+
+// Kafka clients are told the host that was asked for.
+func TestKafkaHost(t *testing.T) {
+	s := start(t, func(c *Config) { c.KafkaListen, c.KafkaHost, c.AllowRemote = "0.0.0.0:0", "localhost", true })
+	if got := codes(post(t, s, "t", rec)); got != "200" || !strings.HasPrefix(s.KafkaAddr(), "localhost:") || stored(t, s) != 1 {
+		t.Errorf("%s, Kafka on %s", got, s.KafkaAddr())
 	}
 }
 

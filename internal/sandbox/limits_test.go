@@ -149,9 +149,13 @@ func TestPeak(t *testing.T) {
 
 // Limits as a client meets them.
 func TestLimitsOnStream(t *testing.T) {
-	s := start(t, func(c *Config) { c.LimitsProfile = "posts=2,records=50,message=1000" })
+	noon := time.Unix(1_700_000_000, 0)
+	s := start(t, func(c *Config) {
+		c.LimitsProfile = "posts=2,records=50,burst=0.1"
+		c.clock = func() time.Time { return noon }
+	})
 	got := codes(post(t, s, "t", strings.Repeat(rec, 200)))
-	if n := strings.Count(got, "200"); n < 1 || n > 60 || strings.Count(got, "429")+n != 200 {
+	if want := strings.Repeat("200 ", 5) + strings.TrimSuffix(strings.Repeat("429 ", 195), " "); got != want {
 		t.Errorf("reports %s", got)
 	}
 	post(t, s, "t", rec)
@@ -165,7 +169,7 @@ func TestLimitsOnStream(t *testing.T) {
 	}
 	f("Accept: */*", "<h2>HTTP ERROR 429 Too Many Requests</h2>")
 	f("Accept: application/json", `{"url":"/kafka/v3/clusters/lkc-sandbox/topics/t/records","status":"429","message":"Too Many Requests"}`)
-	if st := s.Stats(); st.MaxPostsPerSecond != 4 || st.PostsRejected != 2 || st.MaxRecordsPerSecond < 200 || st.MaxGrantedPerSecond > 60 {
+	if st := s.Stats(); st.MaxPostsPerSecond != 4 || st.PostsRejected != 2 || st.MaxRecordsPerSecond != 201 || st.MaxGrantedPerSecond != 5 {
 		t.Errorf("stats %+v", st)
 	}
 }

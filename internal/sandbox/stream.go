@@ -79,7 +79,7 @@ func serveStream(c *conn, req *request, cluster, topic string) bool {
 	st := &stream{
 		c: c, req: req, body: newBody(c.br, req), cluster: cluster, topic: topic,
 		queue: newQueue(), ctx: ctx, cancel: cancel,
-		ended: make(chan struct{}), forced: make(chan struct{}), opened: time.Now(),
+		ended: make(chan struct{}), forced: make(chan struct{}), opened: sb.cfg.clock(),
 	}
 	defer cancel()
 	defer context.AfterFunc(sb.ctx, func() { st.finish(ending{kind: endLost}) })()
@@ -115,7 +115,7 @@ func (st *stream) adopt(set *faultSet) {
 	st.mu.Unlock()
 	for _, e := range f.ends {
 		if e.Age > 0 && e.Kind != FaultExpire {
-			st.afterFunc(e.Age-time.Since(st.opened), func() { st.endAtAge(e) })
+			st.afterFunc(e.Age-st.c.sb.cfg.clock().Sub(st.opened), func() { st.endAtAge(e) })
 		}
 	}
 	st.body.maxRead = 0
@@ -202,7 +202,10 @@ func (st *stream) read() {
 				return
 			}
 		case errors.Is(err, errBadChunk):
-			st.terminal("Error processing message: Early EOF or bad chunk: " + err.Error())
+			st.terminal("Error processing message: " + err.Error())
+			return
+		case errors.Is(err, io.ErrUnexpectedEOF): // the client closed its side; its other side may still read
+			st.terminal("Error processing message: Early EOF")
 			return
 		case errors.Is(err, errIdle) && !st.c.sb.cfg.HideTerminal:
 			ms := st.c.sb.cfg.IdleTimeout.Milliseconds()
@@ -223,7 +226,7 @@ func (st *stream) read() {
 // scan works through the records in buf. It returns false when the stream is
 // read no further.
 func (st *stream) scan(scan *scanner, eof bool) bool {
-	st.now = time.Now()
+	st.now = st.c.sb.cfg.clock()
 	for {
 		from, status := scan.next(st.buf, eof)
 		switch status {
@@ -452,7 +455,7 @@ func (st *stream) sleep(d time.Duration) {
 	defer t.Stop()
 	select {
 	case <-t.C:
-		st.now = time.Now()
+		st.now = st.c.sb.cfg.clock()
 	case <-st.ended:
 	}
 }
@@ -462,7 +465,7 @@ func (st *stream) waitRoom() {
 	for !st.queue.room(st.c.sb.cfg.MaxInFlight) {
 		select {
 		case <-st.queue.space:
-			st.now = time.Now()
+			st.now = st.c.sb.cfg.clock()
 		case <-st.ended:
 			return
 		}

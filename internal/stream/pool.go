@@ -650,7 +650,7 @@ func (p *Pool) refused(s *stream, ref *refusal) {
 		if !ref.denied {
 			v.Reason = "unknown_topic"
 		}
-		s.t.holdOn(v, ref.status, err.Error())
+		s.t.holdOn(v, ref.status, ref.text)
 	case openRetry:
 		after, _ := strconv.Atoi(ref.retryText)
 		_, wait, _ := p.backOff(min(time.Duration(after)*time.Second, 5*time.Minute))

@@ -111,7 +111,7 @@ func (r *reading) answer() error {
 			return err
 		}
 		if err := r.reports(data); err != nil {
-			if !r.s.confirmed.Load() && errors.Is(err, errNotReport) {
+			if !r.s.confirmed.Load() && r.reported == 0 && errors.Is(err, errNotReport) {
 				return judgeStatus(h, append(data, r.ans.rest(maxErrorBody)...))
 			}
 			return err

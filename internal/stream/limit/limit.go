@@ -155,7 +155,7 @@ type Limiter struct {
 
 	found     float64   // records/s the server's 429s have shown; 0: no 429 yet
 	cutAt     time.Time // when found was last set by a 429
-	cutShare  float64   // the share of 429s that led to it
+	cutGood   float64   // the share of good reports that led to it
 	deafUntil time.Time // cutting was seen not to help: 429s are not our rate's doing
 	climbAt   time.Time // when found was last raised
 	last429   time.Time
@@ -259,24 +259,25 @@ func (l *Limiter) slot(now time.Time) *slot {
 }
 
 // The search for the rate that is there. A 429 brings the rate to a little
-// under what was delivered, at most once a second and never to less than a
-// quarter; without one it climbs, by a fiftieth in the first second and twice
-// as much in each that follows, up to half a second's. Where the share of
-// 429s stays what it was after a cut, the rate was not their cause: the cut is
-// taken back and none is made for a while, in which the rate climbs faster.
+// under what was delivered, at most once a second; without one it climbs, by a
+// fiftieth in the first second and twice as much in each that follows. A server
+// that limits the rate delivers as much as before after a cut and refuses less
+// of it; where the share of good reports stays what it was, the rate was not
+// the cause: the cut is taken back and none is made for a while.
 const (
-	firstLook  = 250 * time.Millisecond // of counts before the first cut
-	cutEvery   = time.Second
-	cutTo      = 0.97
-	cutAtMost  = 4
-	climbBy    = 0.02
-	climbMost  = 0.5
-	climbDeaf  = 0.2
-	deafFor    = 5 * time.Second
-	noHelp     = 0.6 // of the share before
-	takeBack   = 1.6
-	leastPer   = 1 // records/s; never stop asking
-	judgeAfter = 3 * time.Second
+	firstLook    = 250 * time.Millisecond // of counts before the first cut
+	cutEvery     = time.Second
+	cutTo        = 0.97
+	climbBy      = 0.02
+	climbMost    = 0.5
+	climbDeaf    = 0.2
+	judgeWithin  = 3 * time.Second
+	helped       = 1.2 // times the good share before
+	helpedLeast  = 0.01
+	helpedEnough = 0.9
+	takeBack     = 2
+	deafFor      = 5 * time.Second
+	leastPer     = 1 // records/s; never stop asking
 )
 
 // Throttled tells of n reports that said 429. It returns true when the rate
@@ -290,23 +291,23 @@ func (l *Limiter) Throttled(now time.Time, n int) bool {
 		return false
 	}
 	delivered, throttled, seconds := l.window(now)
-	share := throttled / (throttled + delivered)
-	if !l.cutAt.IsZero() && now.Sub(l.cutAt) < judgeAfter && share >= noHelp*l.cutShare && now.After(l.deafUntil) {
+	good := delivered / (throttled + delivered)
+	judged := !l.cutAt.IsZero() && now.Sub(l.cutAt) < judgeWithin
+	switch {
+	case now.Before(l.deafUntil):
+		return false
+	case judged && good < max(helped*l.cutGood, l.cutGood+helpedLeast) && good < helpedEnough:
 		l.deafUntil = now.Add(deafFor)
 		l.cutAt = now
 		l.setFound(now, l.found*takeBack)
 		return false
 	}
-	if now.Before(l.deafUntil) {
-		return false
+	l.cutAt, l.cutGood = now, good
+	rate := delivered / seconds * cutTo
+	if l.recs.rate > 0 {
+		rate = min(rate, l.recs.rate*cutTo)
 	}
-	before := l.recs.rate
-	if before == 0 {
-		before = (throttled + delivered) / seconds
-	}
-	rate := max(leastPer, before/cutAtMost, min(before, delivered/seconds*cutTo))
-	l.cutAt, l.cutShare = now, share
-	l.setFound(now, rate)
+	l.setFound(now, max(leastPer, rate))
 	return true
 }
 
