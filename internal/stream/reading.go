@@ -226,7 +226,8 @@ func (r *reading) report(rep *Report) error {
 	s := r.s
 	v := Judge(rep.ErrorCode, rep.Message)
 	if v.Terminal {
-		r.terminal, r.terminalAt = &v, string(rep.Message)
+		last := v // a copy: taking v's address would put every verdict on the heap
+		r.terminal, r.terminalAt = &last, string(rep.Message)
 		s.p.stats.code(rep.ErrorCode, 1)
 		return errTerminal
 	}
