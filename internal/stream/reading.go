@@ -373,7 +373,8 @@ func (r *reading) afterEnd(left []segment, err error) {
 	default:
 		s.end(endError)
 	}
-	if !s.p.closing.Load() { // else nothing is sent again
+	final := ref != nil && (ref.fate == openStop || ref.fate == openDenied)
+	if !final && !s.p.closing.Load() { // else nothing is sent again
 		if unknown {
 			s.p.stats.unknown(n)
 		}
