@@ -226,7 +226,8 @@ func (r *reading) report(rep *Report) error {
 	s := r.s
 	v := Judge(rep.ErrorCode, rep.Message)
 	if v.Terminal {
-		r.terminal, r.terminalAt = &v, string(rep.Message)
+		last := v // a copy: taking v's address would put every verdict on the heap
+		r.terminal, r.terminalAt = &last, string(rep.Message)
 		s.p.stats.code(rep.ErrorCode, 1)
 		return errTerminal
 	}
@@ -249,13 +250,13 @@ func (r *reading) report(rep *Report) error {
 	s.p.stats.code(rep.ErrorCode, 1)
 	r.suspect = v.Outcome == record.Rejected
 	r.tellRun()
-	b, i := r.cur.b, r.at
+	g, b, i := r.cur, r.cur.b, r.at
 	r.bytes += len(b.Bytes(i, i+1))
 	r.reported++
 	r.at++
 	r.runFrom = r.at
 	done := r.at == r.cur.to
-	r.fail(b, i, v, rep)
+	r.fail(g, i, v, rep)
 	if done {
 		r.has = false
 	}
@@ -278,9 +279,9 @@ var (
 	errHeld     = errors.New("the topic takes no records")
 )
 
-// fail does what the verdict on record i of b asks for.
-func (r *reading) fail(b *record.Batch, i int, v Verdict, rep *Report) {
-	s := r.s
+// fail does what the verdict on record i of g's batch asks for.
+func (r *reading) fail(g segment, i int, v Verdict, rep *Report) {
+	s, b := r.s, g.b
 	try := record.Try{}
 	if t := b.Try(i); t != nil {
 		try = *t
@@ -306,12 +307,12 @@ func (r *reading) fail(b *record.Batch, i int, v Verdict, rep *Report) {
 	s.p.stats.retried(v.Reason, 1)
 	switch {
 	case v.Hold:
-		s.t.block(b, i, try, v, rep.ErrorCode, string(rep.Message))
+		s.t.block(g, i, try, v, rep.ErrorCode, string(rep.Message))
 	case v.Throttle:
 		r.throttled++
-		s.t.retry(b, i, try, s.t.throttleLevel())
+		s.t.retry(g, i, try, s.t.throttleLevel())
 	default:
-		s.t.retry(b, i, try, max(0, int(try.Attempts)-1))
+		s.t.retry(g, i, try, max(0, int(try.Attempts)-1))
 	}
 }
 
@@ -372,7 +373,8 @@ func (r *reading) afterEnd(left []segment, err error) {
 	default:
 		s.end(endError)
 	}
-	if !s.p.closing.Load() { // else nothing is sent again
+	final := ref != nil && (ref.fate == openStop || ref.fate == openDenied)
+	if !final && !s.p.closing.Load() { // else nothing is sent again
 		if unknown {
 			s.p.stats.unknown(n)
 		}
@@ -416,7 +418,7 @@ func (r *reading) blameHead(left []segment) []segment {
 		one := record.NewBatch(s.t.name)
 		one.Again(head.b, head.from, try)
 		one.Seal()
-		rest = append([]segment{{b: one, to: 1}}, rest...)
+		rest = append([]segment{{b: one, to: 1, base: head.serial()}}, rest...)
 	}
 	head.b.Resolve(1)
 	return rest

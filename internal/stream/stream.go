@@ -158,7 +158,7 @@ func (s *stream) next() (g segment, ok bool) {
 		}
 		select {
 		case b := <-fresh:
-			return segment{b: b, to: b.Len()}, true
+			return s.t.whole(b), true
 		default:
 		}
 		if s.p.starving.Load() > 0 {
@@ -166,7 +166,7 @@ func (s *stream) next() (g segment, ok bool) {
 			return segment{}, false
 		}
 		if b := s.wait(fresh, nil); b != nil {
-			return segment{b: b, to: b.Len()}, true
+			return s.t.whole(b), true
 		}
 	}
 }
@@ -263,8 +263,8 @@ func (s *stream) roomy() bool {
 // returns false when the stream is over; what was not written is put back.
 func (s *stream) send(g segment) bool {
 	for g.records() > 0 {
-		if s.p.cfg.Strict && s.t.gated.Load() {
-			s.t.putBack(g) // behind the record that has to go again first
+		if s.t.behind(g) {
+			s.t.putBack(g)
 			return true
 		}
 		n, size := s.fit(g)
@@ -280,7 +280,8 @@ func (s *stream) send(g segment) bool {
 			s.t.putBack(g)
 			return false
 		}
-		part := segment{b: g.b, from: g.from, to: g.from + n, sent: time.Now()}
+		part := g
+		part.to, part.sent = g.from+n, time.Now()
 		var out []byte
 		switch {
 		case part.from == 0 && part.to == g.b.Len() && size >= coalesce:
@@ -368,7 +369,7 @@ func (s *stream) ready() (segment, bool) {
 	}
 	select {
 	case b := <-s.t.fresh:
-		return segment{b: b, to: b.Len()}, true
+		return s.t.whole(b), true
 	default:
 		return segment{}, false
 	}
