@@ -33,7 +33,7 @@ func startSandbox(ctx context.Context, bin, dir string) (*sandbox, error) {
 	}
 	s := &sandbox{rest: "http://" + rest, kafka: kafka, exited: make(chan struct{})}
 	s.cmd = exec.CommandContext(ctx, bin, "sandbox", "--listen", rest, "--kafka-listen", kafka,
-		"--auto-create", "--data-dir", filepath.Join(dir, "sandbox"))
+		"--auto-create", "--limits", "none,message=8000000", "--data-dir", filepath.Join(dir, "sandbox"))
 	s.cmd.Dir, s.cmd.Stderr = dir, &s.stderr
 	s.cmd.Cancel = func() error { return s.cmd.Process.Signal(syscall.SIGTERM) }
 	s.cmd.WaitDelay = 10 * time.Second

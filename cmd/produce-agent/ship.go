@@ -188,6 +188,7 @@ func report(stdout, stderr io.Writer, res ship.Result, output string, signals *s
 func startSandboxFor(cfg *ship.Config, more *shipFlags, log *slog.Logger) (*sandbox.Sandbox, error) {
 	box := sandbox.DefaultConfig()
 	box.Listen, box.KafkaListen, box.AutoCreate = "127.0.0.1:0", "127.0.0.1:0", true
+	box.Limits.MessageBytes = int(cfg.MaxRecordBytes) // as a Cloud cluster, not as a broker out of the box
 	box.Logger = log
 	s, err := sandbox.Start(box)
 	if err != nil {

@@ -28,6 +28,7 @@ type reading struct {
 
 	delivered  int // since the last settle
 	reported   int // likewise, of any code
+	throttled  int // likewise, of 429s
 	bytes      int
 	everGood   bool
 	suspect    bool // the last report blamed its own record for a syntax error
@@ -110,7 +111,7 @@ func (r *reading) answer() error {
 			return err
 		}
 		if err := r.reports(data); err != nil {
-			if !r.s.confirmed.Load() && errors.Is(err, errNotReport) {
+			if !r.s.confirmed.Load() && r.reported == 0 && errors.Is(err, errNotReport) {
 				return judgeStatus(h, append(data, r.ans.rest(maxErrorBody)...))
 			}
 			return err
@@ -225,7 +226,8 @@ func (r *reading) report(rep *Report) error {
 	s := r.s
 	v := Judge(rep.ErrorCode, rep.Message)
 	if v.Terminal {
-		r.terminal, r.terminalAt = &v, string(rep.Message)
+		last := v // a copy: taking v's address would put every verdict on the heap
+		r.terminal, r.terminalAt = &last, string(rep.Message)
 		s.p.stats.code(rep.ErrorCode, 1)
 		return errTerminal
 	}
@@ -248,13 +250,13 @@ func (r *reading) report(rep *Report) error {
 	s.p.stats.code(rep.ErrorCode, 1)
 	r.suspect = v.Outcome == record.Rejected
 	r.tellRun()
-	b, i := r.cur.b, r.at
+	g, b, i := r.cur, r.cur.b, r.at
 	r.bytes += len(b.Bytes(i, i+1))
 	r.reported++
 	r.at++
 	r.runFrom = r.at
 	done := r.at == r.cur.to
-	r.fail(b, i, v, rep)
+	r.fail(g, i, v, rep)
 	if done {
 		r.has = false
 	}
@@ -277,9 +279,9 @@ var (
 	errHeld     = errors.New("the topic takes no records")
 )
 
-// fail does what the verdict on record i of b asks for.
-func (r *reading) fail(b *record.Batch, i int, v Verdict, rep *Report) {
-	s := r.s
+// fail does what the verdict on record i of g's batch asks for.
+func (r *reading) fail(g segment, i int, v Verdict, rep *Report) {
+	s, b := r.s, g.b
 	try := record.Try{}
 	if t := b.Try(i); t != nil {
 		try = *t
@@ -305,12 +307,12 @@ func (r *reading) fail(b *record.Batch, i int, v Verdict, rep *Report) {
 	s.p.stats.retried(v.Reason, 1)
 	switch {
 	case v.Hold:
-		s.t.block(b, i, try, v, rep.ErrorCode, string(rep.Message))
+		s.t.block(g, i, try, v, rep.ErrorCode, string(rep.Message))
 	case v.Throttle:
-		s.p.slowDown()
-		s.t.retry(b, i, try, s.t.throttleLevel())
+		r.throttled++
+		s.t.retry(g, i, try, s.t.throttleLevel())
 	default:
-		s.t.retry(b, i, try, max(0, int(try.Attempts)-1))
+		s.t.retry(g, i, try, max(0, int(try.Attempts)-1))
 	}
 }
 
@@ -330,14 +332,14 @@ func (r *reading) settle() {
 	if r.delivered > 0 {
 		r.everGood = true
 		s.p.stats.code(200, r.delivered)
-		if s.p.limited || s.p.throttled.Load() {
-			s.p.limiter.Delivered(time.Now(), r.delivered)
-		} else {
-			s.p.count(r.delivered)
-		}
+		s.p.limiter.Delivered(time.Now(), r.delivered)
 		if s.t.troubled.Load() {
 			s.t.recovered()
 		}
+	}
+	if r.throttled > 0 {
+		s.p.slowDown(r.throttled)
+		r.throttled = 0
 	}
 	s.win.release(r.reported, r.bytes)
 	r.reported, r.delivered, r.bytes = 0, 0, 0
@@ -371,7 +373,8 @@ func (r *reading) afterEnd(left []segment, err error) {
 	default:
 		s.end(endError)
 	}
-	if !s.p.closing.Load() { // else nothing is sent again
+	final := ref != nil && (ref.fate == openStop || ref.fate == openDenied)
+	if !final && !s.p.closing.Load() { // else nothing is sent again
 		if unknown {
 			s.p.stats.unknown(n)
 		}
@@ -415,7 +418,7 @@ func (r *reading) blameHead(left []segment) []segment {
 		one := record.NewBatch(s.t.name)
 		one.Again(head.b, head.from, try)
 		one.Seal()
-		rest = append([]segment{{b: one, to: 1}}, rest...)
+		rest = append([]segment{{b: one, to: 1, base: head.serial()}}, rest...)
 	}
 	head.b.Resolve(1)
 	return rest

@@ -1,8 +1,10 @@
 package stream
 
 import (
+	"cmp"
 	"fmt"
 	"net/url"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,14 +29,15 @@ type topic struct {
 	p           *Pool
 	name        string
 	fresh       chan *record.Batch
-	wake        chan struct{} // one token: take may have something, or the gate opened
+	wake        chan struct{} // a token a writer: take may have something, or the gate opened
 	failed      chan struct{} // closed once err is set
 	outstanding atomic.Int64  // records submitted and not final
 	gated       atomic.Bool   // nothing fresh for now
 	troubled    atomic.Bool   // back-off or hold is on: a delivered report ends it
 
 	mu       sync.Mutex
-	streams  int // serve goroutines
+	streams  int   // serve goroutines
+	taken    int64 // records of fresh batches taken so far
 	again    []segment
 	waiting  map[int]*retrySet // by back-off level
 	backlog  int               // bytes in again, waiting and held
@@ -48,6 +51,7 @@ type topic struct {
 // retrySet is the records that become due together.
 type retrySet struct {
 	batches []*record.Batch
+	base    int64 // of its only batch; kept for Strict only
 	timer   *time.Timer
 }
 
@@ -64,7 +68,7 @@ func newTopic(p *Pool, name string) *topic {
 	return &topic{
 		p: p, name: name,
 		fresh:   make(chan *record.Batch, queueBatches),
-		wake:    make(chan struct{}, 1),
+		wake:    make(chan struct{}, maxStreams),
 		failed:  make(chan struct{}),
 		waiting: map[int]*retrySet{},
 	}
@@ -76,6 +80,44 @@ func (t *topic) signal() {
 	case t.wake <- struct{}{}:
 	default:
 	}
+}
+
+// whole makes a fresh batch a segment.
+func (t *topic) whole(b *record.Batch) segment {
+	g := segment{b: b, to: b.Len()}
+	if t.p.cfg.Strict {
+		t.mu.Lock()
+		g.base = t.taken
+		t.taken += int64(b.Len())
+		t.mu.Unlock()
+	}
+	return g
+}
+
+// behind says whether, with Strict, a record that came before g has to be sent
+// before it.
+func (t *topic) behind(g segment) bool {
+	if !t.p.cfg.Strict || !t.gated.Load() {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.waiting) > 0 {
+		return true
+	}
+	if h := t.hold; h != nil && len(h.held) > 0 && h.held[0].serial() < g.serial() {
+		return true
+	}
+	return len(t.again) > 0 && t.again[0].serial() < g.serial()
+}
+
+// joined returns two lists as one, in order of submission with Strict.
+func (t *topic) joined(first, then []segment) []segment {
+	all := append(first, then...)
+	if t.p.cfg.Strict {
+		slices.SortStableFunc(all, func(a, b segment) int { return cmp.Compare(a.serial(), b.serial()) })
+	}
+	return all
 }
 
 // take returns what is to be sent before anything fresh.
@@ -109,7 +151,9 @@ func (t *topic) take() (segment, bool) {
 func (t *topic) regate() {
 	gated := t.hold != nil || t.backlog > t.p.cfg.InFlightBytes || t.p.cfg.Strict && t.backlog > 0
 	if t.gated.Swap(gated) && !gated {
-		t.signal()
+		for range t.streams { // each of them waits without looking at fresh
+			t.signal()
+		}
 	}
 }
 
@@ -124,12 +168,12 @@ func (t *topic) putBack(segments ...segment) {
 		t.backlog += g.size()
 	}
 	if h := t.hold; h != nil {
-		h.held = append(h.held, segments...)
+		h.held = t.joined(h.held, segments)
 		if h.probe == nil && h.timer == nil {
 			t.nextProbe(t.p.backoff(h.probes)) // the probe's stream broke
 		}
 	} else {
-		t.again = append(segments, t.again...)
+		t.again = t.joined(segments, t.again)
 	}
 	t.regate()
 	t.mu.Unlock()
@@ -137,8 +181,10 @@ func (t *topic) putBack(segments ...segment) {
 	t.p.ensureStream(t)
 }
 
-// retry keeps record i of b for another sending after a back-off of that level.
-func (t *topic) retry(b *record.Batch, i int, try record.Try, level int) {
+// retry keeps record i of g's batch for another sending after a back-off of
+// that level.
+func (t *topic) retry(g segment, i int, try record.Try, level int) {
+	b := g.b
 	level = min(level, 16)
 	size := len(b.Bytes(i, i+1))
 	t.troubled.Store(true)
@@ -146,7 +192,7 @@ func (t *topic) retry(b *record.Batch, i int, try record.Try, level int) {
 	defer t.mu.Unlock()
 	set := t.waiting[level]
 	if set == nil {
-		set = &retrySet{}
+		set = &retrySet{base: g.base + int64(i)}
 		t.waiting[level] = set
 		set.timer = time.AfterFunc(t.p.backoff(level), func() { t.due(level, set) })
 	}
@@ -169,33 +215,30 @@ func (t *topic) due(level int, set *retrySet) {
 	segments := make([]segment, 0, len(set.batches))
 	for _, b := range set.batches {
 		b.Seal()
-		segments = append(segments, segment{b: b, to: b.Len()})
+		segments = append(segments, segment{b: b, to: b.Len(), base: set.base})
 	}
-	switch {
-	case t.hold != nil:
-		t.hold.held = append(t.hold.held, segments...)
-	case t.p.cfg.Strict: // what waited comes before what waited for it
-		t.again = append(segments, t.again...)
-	default:
-		t.again = append(t.again, segments...)
+	if t.hold != nil {
+		t.hold.held = t.joined(t.hold.held, segments)
+	} else {
+		t.again = t.joined(t.again, segments)
 	}
 	t.mu.Unlock()
 	t.signal()
 	t.p.ensureStream(t)
 }
 
-// block keeps record i of b because the topic takes none, and starts or goes
-// on with the hold.
-func (t *topic) block(b *record.Batch, i int, try record.Try, v Verdict, code int, message string) {
+// block keeps record i of from's batch because the topic takes none, and
+// starts or goes on with the hold.
+func (t *topic) block(from segment, i int, try record.Try, v Verdict, code int, message string) {
 	one := record.NewBatch(t.name)
-	one.Again(b, i, try)
+	one.Again(from.b, i, try)
 	one.Seal()
 	t.troubled.Store(true)
 	t.mu.Lock()
 	t.startHold()
-	g := segment{b: one, to: 1}
+	g := segment{b: one, to: 1, base: from.base + int64(i)}
 	t.backlog += g.size()
-	t.hold.held = append([]segment{g}, t.hold.held...)
+	t.hold.held = t.joined([]segment{g}, t.hold.held)
 	t.mu.Unlock()
 	t.holdOn(v, code, message)
 }
@@ -240,7 +283,8 @@ func (t *topic) nextProbe(d time.Duration) {
 			return
 		}
 		g := h.held[0]
-		probe := segment{b: g.b, from: g.from, to: g.from + 1}
+		probe := g
+		probe.to = g.from + 1
 		if g.from++; g.from == g.to {
 			h.held = h.held[1:]
 		} else {
@@ -267,7 +311,7 @@ func (t *topic) recovered() {
 		if h.probe != nil {
 			t.again = append(t.again, *h.probe)
 		}
-		t.again = append(t.again, h.held...)
+		t.again = t.joined(t.again, h.held)
 	}
 	t.regate()
 	t.mu.Unlock()

@@ -13,7 +13,11 @@ type segment struct {
 	b        *record.Batch
 	from, to int
 	sent     time.Time // when it entered the window
+	base     int64     // record i of b is the topic's base+i th; kept for Strict only
 }
+
+// serial is the place of g's first record in the order of submission.
+func (g segment) serial() int64 { return g.base + int64(g.from) }
 
 func (g segment) records() int { return g.to - g.from }
 
