@@ -33,7 +33,7 @@ func (s *Size) Set(text string) error {
 		}
 	}
 	n, err := strconv.ParseFloat(number, 64)
-	if err != nil || n < 0 || n*unit > 1<<40 {
+	if err != nil || !(n >= 0 && n*unit <= 1<<40) { // NaN is neither
 		return fmt.Errorf("%q is not a size: write bytes, or a number with KB, MB, GB, KiB, MiB or GiB", text)
 	}
 	*s = Size(n * unit)
