@@ -397,3 +397,11 @@ func drain(t testing.TB, p *Pool, wait time.Duration) {
 		t.Fatalf("drain: %v; %d records left, stats %+v", err, left, p.Stats())
 	}
 }
+
+// nextTry is what is known of a record after one sending; nil for none before.
+func nextTry(t *record.Try) record.Try {
+	if t == nil {
+		return record.Try{Attempts: 1}
+	}
+	return *t
+}

@@ -626,7 +626,8 @@ func (p *Pool) ended(s *stream, err error, ref *refusal, n int, unknown bool) {
 	switch {
 	case ref != nil:
 		p.refused(s, ref)
-	case !s.confirmed.Load() && s.reason() != endIdle && s.reason() != endAge && n > 0:
+	case !s.confirmed.Load() && s.reason() != endIdle && s.reason() != endAge &&
+		(n > 0 || time.Since(s.born) < time.Second): // who closes at once would be asked without a pause
 		_, wait, _ := p.backOff(0)
 		p.warn("broken", "stream ended before any delivery report", "topic", s.t.name, "error", err, "records_to_resend", n, "wait", wait.Round(time.Millisecond))
 	case n > 0:
@@ -672,7 +673,10 @@ func (p *Pool) follow(s *stream, ref *refusal) {
 	}
 	to.User, to.Fragment = nil, ""
 	s.t.mu.Lock()
-	s.t.hops++
+	// A redirect that another of the topic's streams met too is no hop more.
+	if known := s.t.redirect; known == nil || *known != *to || *to == *s.url {
+		s.t.hops++
+	}
 	hops := s.t.hops
 	s.t.redirect = to
 	s.t.mu.Unlock()
@@ -775,7 +779,7 @@ func (s *stream) inspect(now time.Time) {
 	records, _, oldest := s.win.fill()
 	if records > 0 {
 		last := s.p.at(s.progress.Load())
-		if oldest.After(last) && !s.writing.Load() {
+		if oldest.After(last) {
 			last = oldest
 		}
 		if now.Sub(last) > s.p.cfg.ReportTimeout {
