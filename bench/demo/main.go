@@ -34,14 +34,15 @@ func main() {
 const argBytes = 512 << 10
 
 func run() error {
+	binary := flag.String("binary", filepath.Join("bin", "produce-agent"), "produce-agent to run")
 	quick := flag.Bool("quick", false, "a short demo: 200,000 lines and 1 MB of random bytes")
 	maxLines := flag.Int64("max-lines", 0, "stop taking Go files at this many lines; 0 takes all")
 	random := flag.Int64("random-bytes", 8_000_000, "size of the file of random bytes")
 	seed := flag.Uint64("seed", uint64(time.Now().UnixNano()), "seed of the random bytes; printed, so that a run can be repeated")
 	limit := flag.Duration("timeout", 10*time.Minute, "give up after this long")
 	flag.Parse()
-	if flag.NArg() != 1 {
-		return errors.New("usage: demo [flags] PATH/TO/produce-agent")
+	if flag.NArg() > 0 {
+		return errors.New("usage: demo [-binary bin/produce-agent] [flags]; see -help")
 	}
 	if *quick {
 		*random = min(*random, 1_000_000)
@@ -49,7 +50,7 @@ func run() error {
 			*maxLines = 200_000
 		}
 	}
-	bin, err := filepath.Abs(flag.Arg(0))
+	bin, err := filepath.Abs(*binary)
 	if err != nil {
 		return err
 	}

@@ -21,6 +21,7 @@ type lab struct {
 	dir     string
 	bin     string // produce-agent
 	cores   cores
+	nice    int
 	records int64
 	size    int
 	rounds  int
@@ -28,6 +29,7 @@ type lab struct {
 	long    int64         // records of the long run
 	timeout time.Duration // of one sender
 	filter  string        // -only and -skip as given
+	before  string        // load average of the last minute before the first run
 	log     io.Writer
 }
 
@@ -130,7 +132,7 @@ func (l *lab) send(ctx context.Context, k kase, addr string) (usage, int64, erro
 	if err != nil {
 		return usage{}, 0, err
 	}
-	w, err := watch(cmd, l.cores.sender)
+	w, err := l.watch(cmd, l.cores.sender)
 	if err != nil {
 		return usage{}, 0, err
 	}
@@ -180,7 +182,7 @@ func (l *lab) command(ctx context.Context, k kase, addr string) (*exec.Cmd, erro
 
 // curl makes a curl that posts its stdin as it comes and reads no report.
 func curl(ctx context.Context, addr string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, "curl", "-sS", "--fail", "--no-buffer", "-T", "-", "-X", "POST", "-o", os.DevNull,
+	cmd := exec.CommandContext(ctx, "curl", "-sS", "--fail", "-T", "-", "-X", "POST", "-o", os.DevNull,
 		"-H", "Content-Type: application/json", "-H", "Expect:", "http://"+addr+"/v3/clusters/c/topics/bench/records")
 	cmd.Env = cleanEnv(os.Environ())
 	return cmd

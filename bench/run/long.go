@@ -53,7 +53,7 @@ func (l *lab) steadyRun(ctx context.Context, perMillion float64) (r steady) {
 	}
 	cmd := l.ship(ctx, k, srv.addr)
 	cmd.Args = append(cmd.Args, "--metrics-listen", metricsAddr, l.tool("long.txt"))
-	w, err := watch(cmd, l.cores.sender)
+	w, err := l.watch(cmd, l.cores.sender)
 	if err != nil {
 		r.err = err
 	} else {
@@ -164,11 +164,11 @@ func (l *lab) pipe(ctx context.Context, k kase, addr, metricsAddr string, r *slo
 	defer pr.Close()
 	defer pw.Close()
 	cmd.Stdin, gen.Stdout, gen.Stderr = pr, pw, os.Stderr
-	w, err := watch(cmd, l.cores.sender)
+	w, err := l.watch(cmd, l.cores.sender)
 	if err != nil {
 		return err
 	}
-	if err := startOn(gen, l.cores.server); err != nil {
+	if err := l.start(gen, l.cores.server); err != nil {
 		_ = cmd.Process.Kill()
 		_, werr := w.finish()
 		return errors.Join(fmt.Errorf("start lines: %w", err), werr)

@@ -30,3 +30,13 @@ func machine() string {
 	}
 	return fmt.Sprintf("%s, %d cores, %s, %s, %s/%s", model, runtime.NumCPU(), runtime.Version(), kernel, runtime.GOOS, runtime.GOARCH)
 }
+
+// loadAverage is the machine's load of the last minute; empty if unknown.
+func loadAverage() string {
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return ""
+	}
+	one, _, _ := strings.Cut(string(b), " ")
+	return one
+}

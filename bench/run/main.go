@@ -41,6 +41,7 @@ type options struct {
 	records int64
 	size    int
 	quick   bool
+	nice    int
 	bin     string
 	out     string
 	only    string
@@ -53,6 +54,7 @@ func run() error {
 	flag.Int64Var(&o.records, "n", 1_000_000, "records of a run")
 	flag.IntVar(&o.size, "size", 200, "bytes of a line; the bars are for 200")
 	flag.BoolVar(&o.quick, "quick", false, "a short session: 2 rounds of 200,000 records, 3 s at a fixed rate")
+	flag.IntVar(&o.nice, "nice", 0, "niceness of senders and server, -20..19; below 0 takes privileges and keeps a busy machine out of the latencies")
 	flag.StringVar(&o.bin, "bin", "", "produce-agent to measure; built from this module if empty")
 	flag.StringVar(&o.out, "o", "", "write the result to this file as well")
 	flag.StringVar(&o.only, "only", "", "run only senders whose name/mode matches this expression; also steady and slow")
@@ -79,6 +81,7 @@ func run() error {
 		return err
 	}
 	defer os.RemoveAll(l.dir)
+	l.before = loadAverage()
 	return l.session(ctx, o, wanted)
 }
 
@@ -88,7 +91,7 @@ const fullPaced = 10 * time.Second
 // newLab builds the programs and makes the files, in a folder of its own.
 func newLab(ctx context.Context, o options, wanted func(string) bool) (*lab, error) {
 	l := &lab{
-		bin: o.bin, records: o.records, size: o.size, rounds: o.rounds, log: os.Stderr,
+		bin: o.bin, nice: o.nice, records: o.records, size: o.size, rounds: o.rounds, log: os.Stderr,
 		paced: fullPaced, long: 4 * o.records, timeout: time.Minute,
 	}
 	if o.quick {
@@ -249,6 +252,9 @@ func (l *lab) write(w io.Writer, res *results, long *steady, slows []slow) {
 	fmt.Fprintf(w, "Made by `%s` on %s; %s.\n\n", l.made(), time.Now().UTC().Format("2 Jan 2006"), machine())
 	fmt.Fprintf(w, "%d lines of %d bytes a run, medians of %d interleaved rounds. Two figures in a cell: the server answers in one\n"+
 		"HTTP chunk per read / per report. What the columns mean: [docs/performance.md](../docs/performance.md).\n\n", l.records, l.size, l.rounds)
+	if l.before != "" {
+		fmt.Fprintf(w, "Load average of the machine when it began: %s. Above 0.5, something else ran as well: trust the ratios, not the latencies.\n\n", l.before)
+	}
 	var names []string
 	for _, k := range cases() {
 		if !slices.Contains(names, k.name) {
@@ -270,6 +276,9 @@ func (l *lab) made() string {
 	cmd := fmt.Sprintf("go run ./bench/run -rounds %d -n %d -size %d", l.rounds, l.records, l.size)
 	if l.paced < fullPaced {
 		cmd = "go run ./bench/run -quick"
+	}
+	if l.nice != 0 {
+		cmd += fmt.Sprintf(" -nice %d", l.nice)
 	}
 	if l.filter != "" {
 		cmd += " " + l.filter

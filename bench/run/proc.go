@@ -43,27 +43,32 @@ func pickCores() (cores, error) {
 	return cores{got[0], got[1]}, nil
 }
 
-// startOn starts cmd on one core. A process inherits the core of the thread
-// that forked it, so the Go runtime in it sees one core from its first moment on.
-func startOn(cmd *exec.Cmd, core int) error {
-	if core < 0 {
-		return cmd.Start()
+// startOn starts cmd on one core (negative: any) and at the lab's niceness. A
+// process inherits both from the thread that forked it, so the Go runtime in it
+// sees one core from its first moment on.
+func (l *lab) startOn(cmd *exec.Cmd, core int) error {
+	runtime.LockOSThread() // and never unlock: the thread ends with the goroutine
+	if core >= 0 {
+		var one unix.CPUSet
+		one.Set(core)
+		if err := unix.SchedSetaffinity(0, &one); err != nil {
+			return fmt.Errorf("pin to core %d: %w", core, err)
+		}
 	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	var old, one unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &old); err != nil {
-		return err
+	if l.nice != 0 {
+		if err := unix.Setpriority(unix.PRIO_PROCESS, 0, l.nice); err != nil {
+			return fmt.Errorf("-nice=%d: %w (below 0 takes privileges)", l.nice, err)
+		}
 	}
-	one.Set(core)
-	if err := unix.SchedSetaffinity(0, &one); err != nil {
-		return fmt.Errorf("pin to core %d: %w", core, err)
-	}
-	err := cmd.Start()
-	if back := unix.SchedSetaffinity(0, &old); err == nil && back != nil {
-		return back
-	}
-	return err
+	return cmd.Start()
+}
+
+// start runs startOn on a thread of its own, for a thread that is pinned and
+// cannot be made less nice again is good for nothing else.
+func (l *lab) start(cmd *exec.Cmd, core int) error {
+	done := make(chan error)
+	go func() { done <- l.startOn(cmd, core) }()
+	return <-done
 }
 
 // usage is what a finished process took.
@@ -85,14 +90,14 @@ type watched struct {
 
 // watch starts cmd on a core and follows its memory. An unset Stdout and
 // Stderr are kept for finish.
-func watch(cmd *exec.Cmd, core int) (*watched, error) {
+func (l *lab) watch(cmd *exec.Cmd, core int) (*watched, error) {
 	w := &watched{cmd: cmd, stop: make(chan struct{}), peak: make(chan float64, 1)}
 	if cmd.Stdout == nil {
 		cmd.Stdout = &w.stdout
 	}
 	cmd.Stderr = &w.stderr
 	w.begun = time.Now()
-	if err := startOn(cmd, core); err != nil {
+	if err := l.start(cmd, core); err != nil {
 		return nil, err
 	}
 	go w.follow(cmd.Process.Pid)
@@ -199,7 +204,7 @@ func (l *lab) startServer(ctx context.Context, mode string, expect int64, more .
 	if err != nil {
 		return nil, err
 	}
-	if err := startOn(s.cmd, l.cores.server); err != nil {
+	if err := l.start(s.cmd, l.cores.server); err != nil {
 		return nil, fmt.Errorf("start the server: %w", err)
 	}
 	s.out = bufio.NewReader(out)

@@ -147,8 +147,9 @@ func TestStartOn(t *testing.T) {
 	if c.server < 0 {
 		t.Skip("one core: nothing is pinned")
 	}
+	var l lab
 	cmd := exec.Command("grep", "Cpus_allowed_list", "/proc/self/status")
-	w, err := watch(cmd, c.server)
+	w, err := l.watch(cmd, c.server)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +170,8 @@ func TestStartOn(t *testing.T) {
 }
 
 func TestWatchedFailure(t *testing.T) {
-	w, err := watch(exec.Command("sh", "-c", "echo one >&2; echo two >&2; exit 3"), -1)
+	var l lab
+	w, err := l.watch(exec.Command("sh", "-c", "echo one >&2; echo two >&2; exit 3"), -1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"math"
+	"math/big"
 	"strconv"
 	"strings"
 	"time"
@@ -385,11 +386,19 @@ func epochSeconds(s string) (time.Time, error) {
 		return time.Unix(n, 0).UTC(), nil
 	}
 	f, err := strconv.ParseFloat(s, 64)
-	if err != nil || math.Abs(f) >= float64(maxInstant) {
+	if err != nil || math.Abs(f) >= float64(maxInstant) || len(s) > maxNumberLen {
 		return time.Time{}, fmt.Errorf("Cannot deserialize value of type `java.time.Instant` from number %s: Instant exceeds minimum or maximum instant", s) //nolint:staticcheck // the server's text
 	}
-	sec, frac := math.Modf(f)
-	return time.Unix(int64(sec), int64(math.Round(frac*1e9))).UTC(), nil
+	if math.Abs(f) < 1e-9 { // also keeps huge negative exponents from big.Rat
+		return time.Unix(0, 0).UTC(), nil
+	}
+	exact, ok := new(big.Rat).SetString(s)
+	if !ok {
+		panic("BUG: a number that float64 takes and big.Rat does not: " + s)
+	}
+	nanos := exact.Mul(exact, big.NewRat(int64(time.Second), 1))
+	n := new(big.Int).Quo(nanos.Num(), nanos.Denom()).Int64()
+	return time.Unix(0, n).UTC(), nil
 }
 
 // wrongToken is Jackson's refusal of a value of the wrong shape.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -74,7 +75,9 @@ func startBroker(ctx context.Context, cfg *Config, limits Limits) (_ *broker, er
 		kgo.ProducerBatchMaxBytes(batch),
 		kgo.MaxBufferedRecords(1<<20), // streams are bounded one by one
 		kgo.MaxBufferedBytes(max(bufferBytes, 2*b.maxBytes)),
-		kgo.RecordDeliveryTimeout(2*time.Minute), // delivery.timeout.ms
+		// kgo's delivery time-out counts from the record's own timestamp, which
+		// may be years ago; so many tries take about delivery.timeout.ms, 2 min.
+		kgo.RecordRetries(48),
 		kgo.RecordPartitioner(partitioner{kgo.StickyKeyPartitioner(nil)}),
 		kgo.MetadataMinAge(100*time.Millisecond),
 	)
@@ -123,7 +126,7 @@ func (b *broker) startFake(cfg *Config, maxBatch int) error {
 			if err != nil {
 				return nil, err
 			}
-			return b.conns.wrap(l), nil
+			return &trackedListener{l, b.conns, cfg.KafkaHost}, nil
 		}),
 	)
 	if err != nil {
@@ -288,7 +291,7 @@ func kafkaError(err error, topic string, partition int32, maxBlock time.Duration
 		return usual(50302)
 	case errors.Is(err, kerr.InvalidTopicException):
 		return usual(40002)
-	case errors.Is(err, kgo.ErrRecordTimeout):
+	case errors.Is(err, kgo.ErrRecordRetries), errors.Is(err, kgo.ErrRecordTimeout), errors.As(err, new(net.Error)), errors.Is(err, io.EOF):
 		return &codeError{50003, fmt.Sprintf("Expiring 1 record(s) for %s-%d:120000 ms has passed since batch creation", topic, partition)}
 	case ke != nil && ke.Retriable:
 		return &codeError{50003, ke.Description}
@@ -305,8 +308,6 @@ type connTracker struct {
 	shut bool
 }
 
-func (t *connTracker) wrap(l net.Listener) net.Listener { return &trackedListener{l, t} }
-
 func (t *connTracker) closeAll() {
 	t.mu.Lock()
 	t.shut = true
@@ -322,8 +323,24 @@ func (t *connTracker) closeAll() {
 
 type trackedListener struct {
 	net.Listener
-	t *connTracker
+	t    *connTracker
+	host string // to give out in place of the address's own
 }
+
+// Addr is what kfake tells Kafka clients to connect to.
+func (l *trackedListener) Addr() net.Addr {
+	_, port, err := net.SplitHostPort(l.Listener.Addr().String())
+	if l.host == "" || err != nil {
+		return l.Listener.Addr()
+	}
+	return hostAddr(net.JoinHostPort(l.host, port))
+}
+
+// hostAddr is a TCP address with a name in it.
+type hostAddr string
+
+func (a hostAddr) Network() string { return "tcp" }
+func (a hostAddr) String() string  { return string(a) }
 
 func (l *trackedListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()

@@ -24,6 +24,7 @@ type Topic struct {
 type Config struct {
 	Listen      string   // host:port of the REST side; port 0 takes a free one
 	KafkaListen string   // host:port of the Kafka side; unused with Brokers
+	KafkaHost   string   // host that Kafka clients are told to connect to; "" is KafkaListen's
 	Brokers     []string // a real Kafka in place of the one in the process
 	DataDir     string   // where the Kafka in the process keeps its records; "" is a temporary one, removed by Close
 	ClusterID   string   // "" is DefaultClusterID, or with Brokers what they say
@@ -62,6 +63,8 @@ type Config struct {
 	OnStored func(topic string, partition int32, offset int64, key, value []byte)
 
 	Logger *slog.Logger // nil: nothing is logged
+
+	clock func() time.Time // nil: time.Now; what limits and ages go by
 }
 
 // DefaultClusterID is the cluster id without Config.ClusterID.
@@ -91,6 +94,7 @@ func DefaultConfig() Config {
 func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Listen, "listen", c.Listen, "address of the REST side, `host:port`; port 0 takes a free one")
 	fs.StringVar(&c.KafkaListen, "kafka-listen", c.KafkaListen, "address of the Kafka side, `host:port`; unused with --brokers")
+	fs.StringVar(&c.KafkaHost, "kafka-host", c.KafkaHost, "`host` that Kafka clients are told to connect to; needed when --kafka-listen takes every address")
 	fs.StringSliceVar(&c.Brokers, "brokers", c.Brokers, "be a REST gateway to this Kafka, `host:port,...`, in place of the one in the process")
 	fs.StringVar(&c.DataDir, "data-dir", c.DataDir, "where the Kafka in the process keeps its records, `folder`; empty: a temporary one, removed at exit")
 	fs.StringVar(&c.ClusterID, "cluster-id", c.ClusterID, "cluster `id`; empty: "+DefaultClusterID+", or what --brokers say")
@@ -122,12 +126,15 @@ func (c *Config) Validate() error {
 		if l.flag == "kafka-listen" && len(c.Brokers) > 0 {
 			continue
 		}
-		host, _, err := net.SplitHostPort(l.addr)
+		host, port, err := net.SplitHostPort(l.addr)
 		if err != nil {
 			return fmt.Errorf("--%s=%s: want host:port: %w", l.flag, l.addr, err)
 		}
 		if ip := net.ParseIP(host); !c.AllowRemote && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
 			return fmt.Errorf("--%s=%s: not a loopback address; --allow-remote lets others reach the sandbox", l.flag, l.addr)
+		}
+		if ip := net.ParseIP(host); l.flag == "kafka-listen" && c.KafkaHost == "" && (host == "" || ip != nil && ip.IsUnspecified()) {
+			return fmt.Errorf("--kafka-listen=%s: Kafka clients must be told which host to connect to, by --kafka-host (they use port %s)", l.addr, port)
 		}
 	}
 	for _, t := range c.Topics {

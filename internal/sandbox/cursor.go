@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"bytes"
 	"strconv"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -48,6 +49,11 @@ func (c *cursor) str() (raw []byte, escaped bool) {
 	c.peek()
 	c.i++
 	start := c.i
+	end := start + bytes.IndexByte(c.b[start:], '"')
+	if bytes.IndexByte(c.b[start:end], '\\') < 0 {
+		c.i = end + 1
+		return c.b[start:end], false
+	}
 	for {
 		switch c.b[c.i] {
 		case '"':

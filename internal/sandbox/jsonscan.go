@@ -317,7 +317,7 @@ func (s *scanner) inString(b []byte) bool {
 		case c == '"':
 			if s.nonASCII && !utf8.Valid(b[s.strStart:i]) {
 				s.pos = i
-				return s.fail("%s", badUTF8(b[s.strStart:i]))
+				return s.fail("%s", badUTF8(b[s.strStart:i+1]))
 			}
 			s.pos = i + 1
 			if s.isKey {

@@ -9,7 +9,7 @@ import (
 // produce requests, credentials, media types, the cluster's name.
 func postRecords(x *exchange) bool {
 	s, topic := x.sb, x.params["topic"]
-	now := time.Now()
+	now := s.cfg.clock()
 	s.stats.posts.Add(1)
 	s.stats.postRate.add(now, 1)
 	if f := s.faults.Load().http(topic); f != nil {

@@ -108,7 +108,7 @@ func (c *client) answer() *http.Response {
 			c.t.Fatalf("read the response's head: %v", err)
 		}
 		c.resp, c.dec = resp, json.NewDecoder(resp.Body)
-		c.t.Cleanup(func() { _ = resp.Body.Close() })
+		c.t.Cleanup(func() { _, _ = c.conn.Close(), resp.Body.Close() }) // Body.Close alone would read on
 	}
 	return c.resp
 }

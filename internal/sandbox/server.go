@@ -50,6 +50,9 @@ func Start(cfg Config) (*Sandbox, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if cfg.clock == nil {
+		cfg.clock = time.Now
+	}
 	s := &Sandbox{cfg: cfg, conns: map[*conn]struct{}{}}
 	var err error
 	if s.creds, err = cfg.credentials(); err != nil {

@@ -18,8 +18,8 @@ type Stats struct {
 	RecordsRead   int64         // JSON values read from bodies
 	RecordsStored int64         // records Kafka has acknowledged
 	BytesRead     int64         // body bytes of all produce requests
-	Reports       map[int]int64 // reports formed, by error_code; also those a fault kept back
-	ReportsLost   int64         // of these: never written, because of a fault or a lost connection
+	Reports       map[int]int64 // reports given to the connection, by error_code; terminal ones count as 400
+	ReportsLost   int64         // reports never given to it, because of a fault or a lost connection
 
 	MaxPostsPerSecond   int64 // most produce requests in any second, rejected ones included
 	MaxRecordsPerSecond int64 // most records read in any second

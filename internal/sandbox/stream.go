@@ -67,6 +67,8 @@ type stream struct {
 	bound   produceRecord
 	parts   int32 // partitions of the topic, 0 = not known yet
 	aged    bool  // the grace time runs
+
+	now time.Time // when the bytes being looked at came; after a wait, its end
 }
 
 // serveStream answers one produce request and says whether the connection may
@@ -77,9 +79,10 @@ func serveStream(c *conn, req *request, cluster, topic string) bool {
 	st := &stream{
 		c: c, req: req, body: newBody(c.br, req), cluster: cluster, topic: topic,
 		queue: newQueue(), ctx: ctx, cancel: cancel,
-		ended: make(chan struct{}), forced: make(chan struct{}), opened: time.Now(),
+		ended: make(chan struct{}), forced: make(chan struct{}), opened: sb.cfg.clock(),
 	}
 	defer cancel()
+	defer context.AfterFunc(sb.ctx, func() { st.finish(ending{kind: endLost}) })()
 	sb.stats.streams.Add(1)
 	sb.stats.open.Add(1)
 	defer sb.stats.open.Add(-1)
@@ -112,7 +115,7 @@ func (st *stream) adopt(set *faultSet) {
 	st.mu.Unlock()
 	for _, e := range f.ends {
 		if e.Age > 0 && e.Kind != FaultExpire {
-			st.afterFunc(e.Age-time.Since(st.opened), func() { st.endAtAge(e) })
+			st.afterFunc(e.Age-st.c.sb.cfg.clock().Sub(st.opened), func() { st.endAtAge(e) })
 		}
 	}
 	st.body.maxRead = 0
@@ -199,7 +202,10 @@ func (st *stream) read() {
 				return
 			}
 		case errors.Is(err, errBadChunk):
-			st.terminal("Error processing message: Early EOF or bad chunk: " + err.Error())
+			st.terminal("Error processing message: " + err.Error())
+			return
+		case errors.Is(err, io.ErrUnexpectedEOF): // the client closed its side; its other side may still read
+			st.terminal("Error processing message: Early EOF")
 			return
 		case errors.Is(err, errIdle) && !st.c.sb.cfg.HideTerminal:
 			ms := st.c.sb.cfg.IdleTimeout.Milliseconds()
@@ -220,12 +226,12 @@ func (st *stream) read() {
 // scan works through the records in buf. It returns false when the stream is
 // read no further.
 func (st *stream) scan(scan *scanner, eof bool) bool {
-	now := time.Now()
+	st.now = st.c.sb.cfg.clock()
 	for {
 		from, status := scan.next(st.buf, eof)
 		switch status {
 		case scanValue:
-			st.record(st.buf[from:scan.pos], scan.soft, now)
+			st.record(st.buf[from:scan.pos], scan.soft)
 			if st.isEnded() {
 				return false
 			}
@@ -281,7 +287,7 @@ func (st *stream) tooLarge() {
 // record takes one JSON value through the server's steps: age, binding, rate
 // limit, serialising, sending. src is only good until it returns.
 // Source: kafka-rest StreamingResponse.writeToFuture, ProduceAction.produce.
-func (st *stream) record(src []byte, soft error, now time.Time) {
+func (st *stream) record(src []byte, soft error) {
 	sb := st.c.sb
 	if set := sb.faults.Load(); set != st.faults.set {
 		st.adopt(set)
@@ -296,11 +302,10 @@ func (st *stream) record(src []byte, soft error, now time.Time) {
 	}
 	st.records++
 	sb.stats.read.Add(1)
-	sb.stats.readRate.add(now, 1)
+	sb.stats.readRate.add(st.now, 1)
 	p := st.newPending()
 	p.slow = st.slowFor(src)
-	switch err := st.produce(p, src, soft, now); {
-	case err != nil:
+	if err := st.produce(p, src, soft); err != nil {
 		if !p.fixed {
 			p.code, p.text = err.code, err.text
 		}
@@ -311,9 +316,9 @@ func (st *stream) record(src []byte, soft error, now time.Time) {
 }
 
 // produce sends p to Kafka, or says why not.
-func (st *stream) produce(p *pending, src []byte, soft error, now time.Time) *codeError {
+func (st *stream) produce(p *pending, src []byte, soft error) *codeError {
 	sb := st.c.sb
-	if old, drop := st.tooOld(now); old {
+	if old, drop := st.tooOld(); old {
 		p.code, p.text, p.fixed = 408, usualText(408, st.topic, 0), true
 		if drop {
 			return &codeError{408, p.text}
@@ -325,10 +330,10 @@ func (st *stream) produce(p *pending, src []byte, soft error, now time.Time) *co
 	if soft != nil {
 		return &codeError{400, soft.Error()}
 	}
-	if !sb.limiter.take(now, len(src)) {
+	if !sb.limiter.take(st.now, len(src)) {
 		return &codeError{429, usualText(429, st.topic, 0)}
 	}
-	sb.stats.grantRate.add(now, 1)
+	sb.stats.grantRate.add(st.now, 1)
 	if f := st.reportFault(src); f != nil && !p.fixed {
 		p.code, p.text, p.fixed = f.Code, f.Message, true
 		if p.text == "" {
@@ -338,7 +343,7 @@ func (st *stream) produce(p *pending, src []byte, soft error, now time.Time) *co
 			return &codeError{p.code, p.text}
 		}
 	}
-	if err := st.serialize(p, now); err != nil {
+	if err := st.serialize(p); err != nil {
 		return err
 	}
 	if err := st.waitPartition(); err != nil {
@@ -350,7 +355,7 @@ func (st *stream) produce(p *pending, src []byte, soft error, now time.Time) *co
 }
 
 // serialize fills p.rec from the bound record.
-func (st *stream) serialize(p *pending, now time.Time) *codeError {
+func (st *stream) serialize(p *pending) *codeError {
 	r := &st.bound
 	if need := len(r.key.raw) + len(r.value.raw); cap(st.arena)-len(st.arena) < need {
 		st.arena = make([]byte, 0, max(64<<10, need+need/4))
@@ -382,7 +387,7 @@ func (st *stream) serialize(p *pending, now time.Time) *codeError {
 		p.rec.Partition = r.partition
 	}
 	if p.rec.Timestamp = r.timestamp; r.timestamp.IsZero() {
-		p.rec.Timestamp = now
+		p.rec.Timestamp = st.now
 	} else if r.timestamp.Before(time.Unix(0, 0)) || r.timestamp.Unix() >= maxInstant {
 		return &codeError{50002, fmt.Sprintf("Invalid timestamp: %d. Timestamp should always be non-negative or null.", r.timestamp.UnixMilli())}
 	}
@@ -432,6 +437,10 @@ func (st *stream) waitPartition() *codeError {
 		if st.isEnded() {
 			return &codeError{500, usualText(500, "", 0)}
 		}
+		if set := sb.faults.Load(); set != st.faults.set {
+			st.adopt(set)
+			unknown = st.faults.unknown != nil
+		}
 	}
 	if st.parts > 0 && !unknown {
 		return &codeError{40401, fmt.Sprintf("Partition %d of topic %s with partition count %d is not present in metadata after %d ms.",
@@ -446,6 +455,7 @@ func (st *stream) sleep(d time.Duration) {
 	defer t.Stop()
 	select {
 	case <-t.C:
+		st.now = st.c.sb.cfg.clock()
 	case <-st.ended:
 	}
 }
@@ -455,6 +465,7 @@ func (st *stream) waitRoom() {
 	for !st.queue.room(st.c.sb.cfg.MaxInFlight) {
 		select {
 		case <-st.queue.space:
+			st.now = st.c.sb.cfg.clock()
 		case <-st.ended:
 			return
 		}
@@ -488,15 +499,16 @@ func (st *stream) newPending() *pending {
 // tooOld says whether the stream has passed its greatest age, and whether the
 // record must then be kept out of Kafka. The first record to find it so starts
 // the grace time.
-func (st *stream) tooOld(now time.Time) (old, drop bool) {
+func (st *stream) tooOld() (old, drop bool) {
+	age := st.now.Sub(st.opened)
 	cfg := &st.c.sb.cfg
 	grace := cfg.MaxAgeGrace
-	old, drop = now.Sub(st.opened) >= cfg.MaxAge, cfg.MaxAgeDrop
+	old, drop = age >= cfg.MaxAge, cfg.MaxAgeDrop
 	for _, f := range st.faults.ends {
 		if f.Kind != FaultExpire || old {
 			continue
 		}
-		if f.Age > 0 && now.Sub(st.opened) >= f.Age || f.Age == 0 && st.records > f.After {
+		if f.Age > 0 && age >= f.Age || f.Age == 0 && st.records > f.After {
 			old, drop = true, !f.Stored
 			if f.Grace > 0 {
 				grace = f.Grace

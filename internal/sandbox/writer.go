@@ -25,11 +25,12 @@ type writer struct {
 	out     []byte // framed, ready to be written
 	one     []byte // the report being formed
 	pretty  []byte
-	merged  []byte // reports of the chunk being gathered (ChunksMerged, ChunksOdd, ChunksByte)
-	head    bool   // the response head is in out or was sent
-	written int    // reports formed
-	odd     int    // how many odd chunks were cut
-	failed  bool   // the connection is not to be used any further
+	merged  []byte    // reports of the chunk being gathered (ChunksMerged, ChunksOdd, ChunksByte)
+	head    bool      // the response head is in out or was sent
+	written int       // reports formed
+	odd     int       // how many odd chunks were cut
+	stalled time.Time // when the present stall began
+	failed  bool      // the connection is not to be used any further
 
 	zip    *gzip.Writer // with Accept-Encoding: gzip
 	zipped bytes.Buffer
@@ -106,18 +107,34 @@ func (w *writer) stall(f *streamFaults, limit *int) bool {
 		*limit = min(*limit, left)
 		return true
 	}
-	var over <-chan time.Time
+	if w.stalled.IsZero() {
+		w.stalled = time.Now()
+	}
+	var over, idle <-chan time.Time
 	if s.For > 0 {
-		t := time.NewTimer(s.For)
-		defer t.Stop()
-		over = t.C
+		over = time.After(time.Until(w.stalled.Add(s.For)))
+	}
+	ended := w.st.ended
+	if w.ending().kind != endNone {
+		// Until the request has been read to its end the reader watches the
+		// idle time, from then on the writer does.
+		ended = nil
+		if d := w.st.c.sb.cfg.IdleTimeout; d > 0 {
+			idle = time.After(d)
+		}
 	}
 	select {
 	case <-over:
 	case <-f.set.changed:
+	case <-ended:
+		return false
 	case <-w.st.forced:
 		return false
+	case <-idle:
+		w.st.finish(ending{kind: endLost})
+		return false
 	}
+	w.stalled = time.Time{}
 	w.st.mu.Lock()
 	f.stall = nil
 	if w.st.faults != f {

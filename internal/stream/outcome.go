@@ -165,7 +165,12 @@ func (r *refusal) Error() string {
 func judgeStatus(h head, body []byte) *refusal {
 	r := &refusal{status: h.status, location: h.location, retryText: h.retryAfter}
 	code, text := errorBody(body)
-	r.text = text
+	if code != 0 && code != h.status {
+		text = strconv.Itoa(code) + " " + text
+	}
+	if text != fmt.Sprintf("HTTP %d %s", h.status, http.StatusText(h.status)) {
+		r.text = text
+	}
 	r.html = isHTML(h, body)
 	if r.html {
 		r.text = "an HTML page: " + htmlTitle(body)
@@ -203,7 +208,7 @@ func judgeStatus(h head, body []byte) *refusal {
 		r.remedy = "the provider wants payment: check the account"
 	case 413:
 		r.fate = openStop
-		r.remedy = "something in between limits the size of a request body: lift that limit for this path (no record was rejected)"
+		r.remedy = "something in between limits the size of a request body: lift that limit for this path; no record was rejected"
 	case 408, 425:
 		r.fate, r.unknown = openRetry, true
 	case 429:
@@ -237,10 +242,7 @@ func errorBody(body []byte) (code int, text string) {
 	parseReport(&r, trimmed)
 	text = oneLine(clip(r.Message, 300))
 	if r.ErrorCode != 0 && r.ErrorCode != 200 {
-		return r.ErrorCode, strconv.Itoa(r.ErrorCode) + " " + text
-	}
-	if m := bytes.Index(trimmed, []byte(`"message"`)); m >= 0 {
-		return 0, oneLine(clip(trimmed, 200))
+		return r.ErrorCode, text
 	}
 	return 0, oneLine(clip(trimmed, 200))
 }

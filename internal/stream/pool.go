@@ -80,9 +80,7 @@ type Pool struct {
 	observe func(seconds float64) // delivery latency; may be nil
 	start   time.Time
 
-	throttled atomic.Bool  // a 429 was seen: pace though the profile has no limits
-	rate      atomic.Int64 // delivered in this second, while nothing paces
-	lastRate  atomic.Int64 // and in the one before
+	throttled atomic.Bool // a 429 was seen: pace though the profile has no limits
 	closing   atomic.Bool
 	starving  atomic.Int32 // topics waiting for a stream
 	probe     chan struct{}
@@ -653,7 +651,7 @@ func (p *Pool) refused(s *stream, ref *refusal) {
 		if !ref.denied {
 			v.Reason = "unknown_topic"
 		}
-		s.t.holdOn(v, ref.status, err.Error())
+		s.t.holdOn(v, ref.status, ref.text)
 	case openRetry:
 		after, _ := strconv.Atoi(ref.retryText)
 		_, wait, _ := p.backOff(min(time.Duration(after)*time.Second, 5*time.Minute))
@@ -702,19 +700,13 @@ func (p *Pool) topicHeld(t *topic, v Verdict, code int, message string, probes i
 	p.warn("held:"+t.name, "topic takes no records; probing it", "topic", t.name, "error", text, "remedy", remedy, "probes", probes)
 }
 
-// slowDown passes a 429 on to the limiter.
-func (p *Pool) slowDown() {
-	now := time.Now()
-	if !p.limited && !p.throttled.Swap(true) {
-		p.limiter.Delivered(now, int(max(p.rate.Load(), p.lastRate.Load())))
+// slowDown passes n reports that said 429 on to the limiter.
+func (p *Pool) slowDown(n int) {
+	p.throttled.Store(true)
+	if p.limiter.Throttled(time.Now(), n) {
+		p.warn("throttled", "the cluster says 429: slowing down", "records_per_second", int(p.limiter.PerSecond()))
 	}
-	p.limiter.Throttled(now)
-	p.warn("throttled", "the cluster says 429: slowing down", "records_per_second", int(p.limiter.PerSecond()))
 }
-
-// count keeps the records delivered in the current second while nothing paces,
-// for the first 429 to start from.
-func (p *Pool) count(n int) { p.rate.Add(int64(n)) }
 
 // backoff returns the jittered wait of a level: the initial one doubled that
 // often, between half and all of it.
@@ -759,16 +751,11 @@ func (p *Pool) watch() {
 	period := min(time.Second, p.cfg.ReportTimeout/4, p.cfg.Heartbeat/2)
 	ticker := time.NewTicker(period)
 	defer ticker.Stop()
-	var turned time.Time
 	for {
 		select {
 		case <-p.ctx.Done():
 			return
 		case now := <-ticker.C:
-			if now.Sub(turned) >= time.Second {
-				turned = now
-				p.lastRate.Store(p.rate.Swap(0))
-			}
 			p.eachStream(func(s *stream) { s.inspect(now) })
 		}
 	}

@@ -29,6 +29,7 @@ type reading struct {
 
 	delivered  int // since the last settle
 	reported   int // likewise, of any code
+	throttled  int // likewise, of 429s
 	bytes      int
 	everGood   bool
 	suspect    bool // the last report blamed its own record for a syntax error
@@ -311,7 +312,7 @@ func (r *reading) fail(g segment, i int, v Verdict, rep *Report) {
 	case v.Hold:
 		s.t.block(g, i, try, v, rep.ErrorCode, string(rep.Message))
 	case v.Throttle:
-		s.p.slowDown()
+		r.throttled++
 		s.t.retry(g, i, try, s.t.throttleLevel())
 	default:
 		s.t.retry(g, i, try, max(0, int(try.Attempts)-1))
@@ -334,14 +335,14 @@ func (r *reading) settle() {
 	if r.delivered > 0 {
 		r.everGood = true
 		s.p.stats.code(200, r.delivered)
-		if s.p.limited || s.p.throttled.Load() {
-			s.p.limiter.Delivered(time.Now(), r.delivered)
-		} else {
-			s.p.count(r.delivered)
-		}
+		s.p.limiter.Delivered(time.Now(), r.delivered)
 		if s.t.troubled.Load() {
 			s.t.recovered()
 		}
+	}
+	if r.throttled > 0 {
+		s.p.slowDown(r.throttled)
+		r.throttled = 0
 	}
 	s.win.release(r.reported, r.bytes)
 	r.reported, r.delivered, r.bytes = 0, 0, 0

@@ -297,8 +297,11 @@ func TestSmallBatchesArePacedAfter429(t *testing.T) {
 	srv := newFake(t, nil)
 	p, _ := testPool(t, fastConfig(), srv.url(), limit.Profile{})
 	p.throttled.Store(true)
-	p.limiter.Delivered(time.Now(), 200)
-	p.limiter.Throttled(time.Now())
+	p.limiter.Delivered(time.Now().Add(-time.Second), 0)
+	p.limiter.Delivered(time.Now(), 100)
+	if !p.limiter.Throttled(time.Now(), 50) {
+		t.Fatal("no cut")
+	}
 	start := time.Now()
 	for i := range 50 { // small ones, ready at once: they would be gathered
 		submit(t, p, batchOf("t", 0, ids(fmt.Sprint("b", i, "-"), 2)...))

@@ -386,16 +386,16 @@ func (s *stream) chunk(part segment) []byte {
 	return frame(s.scratch)
 }
 
-// frame fills in the size line that body begins with and adds the CRLF.
-// Leading zeros in a chunk's size are legal (RFC 9112 §7.1).
+// frame makes a chunk of body, which begins with ten bytes kept free for the
+// size line, and returns where it starts.
 func frame(body []byte) []byte {
 	const hexDigits = "0123456789abcdef"
-	n := len(body) - 10
-	for i := 7; i >= 0; i-- {
-		body[i] = hexDigits[n&15]
-		n >>= 4
+	at := 8
+	for n := len(body) - 10; n > 0; n >>= 4 {
+		at--
+		body[at] = hexDigits[n&15]
 	}
-	return append(body, '\r', '\n')
+	return append(body, '\r', '\n')[at:]
 }
 
 // fit returns how many records at the head of g may be sent now, and their

@@ -8,6 +8,7 @@ package limit
 
 import (
 	"fmt"
+	"math"
 	"sort"
 	"strconv"
 	"strings"
@@ -122,6 +123,13 @@ func (b *budget) take(now time.Time, n float64) time.Duration {
 	return time.Duration(-b.level / b.rate * float64(time.Second))
 }
 
+// sendAfter says that the n just taken go out only after wait, for another
+// budget has less: what the bucket would have gained past its brim by then is
+// lost, or those who wait together would all go at once.
+func (b *budget) sendAfter(wait time.Duration, n float64) {
+	b.level = min(b.level, max(0, b.burst-n)-b.rate*wait.Seconds())
+}
+
 func (b *budget) refill(now time.Time) {
 	if b.last.IsZero() {
 		b.last = now
@@ -152,22 +160,25 @@ type Limiter struct {
 	recs  budget
 	bytes budget
 
-	found   float64   // records/s the server's 429s have shown; 0: no 429 yet
-	cutAt   time.Time // when found was last lowered
-	climbAt time.Time // when found was last raised
-	start   time.Time // the slots count from here
-	slots   [windowSlots]slot
+	found     float64   // records/s the server's 429s have shown; 0: no 429 yet
+	cutAt     time.Time // when found was last set by a 429
+	cutGood   float64   // the share of good reports that led to it
+	deafUntil time.Time // cutting was seen not to help: 429s are not our rate's doing
+	climbAt   time.Time // when found was last raised
+	last429   time.Time
+	start     time.Time // the slots count from here
+	slots     [windowSlots]slot
 }
 
-// The window the delivered rate is measured over: ten tenths of a second.
+// The reports of the last half second, in tenths: what a cut is decided by.
 const (
-	windowSlots = 10
+	windowSlots = 5
 	slotLength  = 100 * time.Millisecond
 )
 
 type slot struct {
-	index int64
-	n     int
+	index                int64
+	delivered, throttled int
 }
 
 // New returns a limiter for a profile; all zero limits nothing until a server
@@ -202,7 +213,12 @@ func (l *Limiter) Take(now time.Time, n, bytes int) time.Duration {
 	if l.found > 0 {
 		l.climb(now)
 	}
-	return max(l.recs.take(now, float64(n)), l.bytes.take(now, float64(bytes)))
+	wait := max(l.recs.take(now, float64(n)), l.bytes.take(now, float64(bytes)))
+	if wait > 0 {
+		l.recs.sendAfter(wait, float64(n))
+		l.bytes.sendAfter(wait, float64(bytes))
+	}
+	return wait
 }
 
 // Give returns a reservation that was not used.
@@ -237,70 +253,108 @@ func (l *Limiter) PerSecond() float64 {
 // Delivered tells of n good reports.
 func (l *Limiter) Delivered(now time.Time, n int) {
 	l.mu.Lock()
+	l.slot(now).delivered += n
+	l.mu.Unlock()
+}
+
+// slot returns the counts of the present tenth of a second.
+func (l *Limiter) slot(now time.Time) *slot {
 	if l.start.IsZero() {
 		l.start = now
 	}
-	i := int64(now.Sub(l.start) / slotLength)
+	i := max(0, int64(now.Sub(l.start)/slotLength)) // the clock was read before the lock was had
 	s := &l.slots[i%windowSlots]
 	if s.index != i {
 		*s = slot{index: i}
 	}
-	s.n += n
-	l.mu.Unlock()
+	return s
 }
 
-// The search for the rate that is there: after a 429 a little under what was
-// delivered in the last second, at most once a second; without one it climbs
-// by a fiftieth a second.
+// The search for the rate that is there. A 429 brings the rate to a little
+// under what was delivered, at most once a second; without one it climbs, by a
+// fiftieth in the first second and twice as much in each that follows. A server
+// that limits the rate delivers as much as before after a cut and refuses less
+// of it; where the share of good reports stays what it was, the rate was not
+// the cause: the cut is taken back and none is made for a while.
 const (
-	cutTo    = 0.96
-	cutEvery = time.Second
-	climbBy  = 0.02
-	leastPer = 1 // records/s; never stop asking
+	firstLook    = 250 * time.Millisecond // of counts before the first cut
+	cutEvery     = time.Second
+	cutTo        = 0.97
+	climbBy      = 0.02
+	climbMost    = 0.5
+	climbDeaf    = 0.2
+	judgeWithin  = 3 * time.Second
+	helped       = 1.2 // times the good share before
+	helpedLeast  = 0.01
+	helpedEnough = 0.9
+	takeBack     = 2
+	deafFor      = 5 * time.Second
+	leastPer     = 1 // records/s; never stop asking
 )
 
-// Throttled tells of a report that said 429. The rate falls to just under what
-// the cluster has been seen to take.
-func (l *Limiter) Throttled(now time.Time) {
+// Throttled tells of n reports that said 429. It returns true when the rate
+// was lowered for them.
+func (l *Limiter) Throttled(now time.Time, n int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.cutAt.IsZero() && now.Sub(l.cutAt) < cutEvery {
-		return
+	l.slot(now).throttled += n
+	l.last429 = now
+	if now.Sub(l.start) < firstLook || !l.cutAt.IsZero() && now.Sub(l.cutAt) < cutEvery {
+		return false
 	}
-	rate := l.deliveredPerSecond(now) * cutTo
+	delivered, throttled, seconds := l.window(now)
+	good := delivered / (throttled + delivered)
+	judged := !l.cutAt.IsZero() && now.Sub(l.cutAt) < judgeWithin
+	switch {
+	case now.Before(l.deafUntil):
+		return false
+	case judged && good < max(helped*l.cutGood, l.cutGood+helpedLeast) && good < helpedEnough:
+		l.deafUntil = now.Add(deafFor)
+		l.cutAt = now
+		l.setFound(now, l.found*takeBack)
+		return false
+	}
+	l.cutAt, l.cutGood = now, good
+	rate := delivered / seconds * cutTo
 	if l.recs.rate > 0 {
 		rate = min(rate, l.recs.rate*cutTo)
-		rate = max(rate, l.recs.rate/4)
 	}
-	l.found = max(leastPer, rate)
-	l.cutAt, l.climbAt = now, now
-	l.recs.setRate(now, l.found, burstShare)
+	l.setFound(now, max(leastPer, rate))
+	return true
 }
 
-func (l *Limiter) deliveredPerSecond(now time.Time) float64 {
+// window adds up the slots that are not over.
+func (l *Limiter) window(now time.Time) (delivered, throttled, seconds float64) {
 	newest := int64(now.Sub(l.start) / slotLength)
-	n := 0
 	for _, s := range l.slots {
 		if newest-s.index < windowSlots {
-			n += s.n
+			delivered += float64(s.delivered)
+			throttled += float64(s.throttled)
 		}
 	}
-	return float64(n)
+	window := (windowSlots-1)*slotLength + (now.Sub(l.start) % slotLength)
+	return delivered, throttled, min(window, now.Sub(l.start)).Seconds()
 }
 
-// climb raises the found rate by climbBy a second, up to the profile's; with
-// no profile it goes on rising until the next 429.
+// climb raises the found rate, up to the profile's; with no profile it goes on
+// rising until the next 429.
 func (l *Limiter) climb(now time.Time) {
 	dt := now.Sub(l.climbAt)
 	if dt < slotLength {
 		return
 	}
-	l.climbAt = now
-	l.found += max(leastPer, l.found*climbBy) * min(dt.Seconds(), 1)
-	if l.profile.Records > 0 && l.found >= l.profile.Records {
-		l.found = 0
-		l.recs.setRate(now, l.profile.Records, burstShare)
-		return
+	by := climbDeaf
+	if !now.Before(l.deafUntil) {
+		by = min(climbMost, climbBy*math.Exp2(now.Sub(l.last429).Seconds()))
 	}
-	l.recs.setRate(now, l.found, burstShare)
+	l.setFound(now, l.found+max(leastPer, l.found*by)*min(dt.Seconds(), 1))
+}
+
+// setFound makes rate the one in force; at the profile's the search is over.
+func (l *Limiter) setFound(now time.Time, rate float64) {
+	l.found, l.climbAt = rate, now
+	if l.profile.Records > 0 && rate >= l.profile.Records {
+		l.found, rate = 0, l.profile.Records
+	}
+	l.recs.setRate(now, rate, burstShare)
 }
