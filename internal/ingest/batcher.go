@@ -56,6 +56,7 @@ type batcher struct {
 	cur      *record.Batch
 	lastSent time.Time
 	armed    bool
+	due      bool // the batch has waited: it goes with the next read
 	timer    *time.Timer
 	err      error // of a Submit from the timer; the source returns it
 }
@@ -124,6 +125,44 @@ func (b *batcher) pause() error {
 		b.timer.Reset(wait)
 	}
 	return nil
+}
+
+// pacer is an input that can say whether it has more.
+type pacer interface {
+	// sleep waits, or returns at once when the input is to end.
+	sleep(d time.Duration)
+	// ready says whether a Read would return without waiting.
+	ready() bool
+}
+
+// trickle is the size of a read up to which an input counts as slow: one read
+// a record costs more than all the rest, so such an input is left alone until
+// the linger is over and then read in one go.
+const trickle = 8 << 10
+
+// gather does for a live input what pause does, without a timer: after a small
+// read it sleeps as long as the batch may wait, and what came meanwhile is the
+// last that joins it. An input that fills its reads is not slowed down.
+func (b *batcher) gather(in pacer, n int) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.cur.Len() == 0 || b.err != nil {
+		b.due = false
+		return b.err
+	}
+	since := time.Since(b.lastSent)
+	switch {
+	case n >= trickle && since < 2*b.cfg.Linger && in.ready():
+		return nil
+	case !b.due && since < b.cfg.Linger:
+		in.sleep(b.cfg.Linger - since)
+		if in.ready() {
+			b.due = true
+			return nil
+		}
+	}
+	b.due = false
+	return b.flush()
 }
 
 // lingered closes the batch when it has waited long enough.

@@ -97,3 +97,12 @@ func (c *counting) Read(p []byte) (int, error) {
 	c.tell(n)
 	return n, err
 }
+
+// pacerOf returns in as a pacer, nil when it is none.
+func pacerOf(in io.Reader) pacer {
+	if c, ok := in.(*counting); ok {
+		in = c.Reader
+	}
+	p, _ := in.(pacer)
+	return p
+}

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -70,6 +71,23 @@ func (p *polled) Read(b []byte) (int, error) {
 		p.drained += n
 	}
 	return n, err
+}
+
+// sleep implements pacer.
+func (p *polled) sleep(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-p.ctx.Done():
+	}
+}
+
+// ready implements pacer.
+func (p *polled) ready() bool {
+	fds := []unix.PollFd{{Fd: int32(p.f.Fd()), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, 0)
+	return err == nil && n > 0
 }
 
 // Close closes the descriptor and the pipe.

@@ -73,11 +73,18 @@ func (r *Reader) Read(in io.Reader, src int32, id string, live bool) error {
 	r.src, r.idBase, r.offset, r.past = src, append([]byte(id), ':'), 0, 0
 	r.scan = record.ScanState{}
 	fill := 0
+	var paced pacer
+	if live {
+		paced = pacerOf(in)
+	}
 	for {
 		n, err := in.Read(r.buf[fill:])
 		fill += n
 		if n > 0 {
-			used, ferr := r.feed(r.buf[:fill], false, live)
+			used, ferr := r.feed(r.buf[:fill], false, live && paced == nil)
+			if ferr == nil && paced != nil && err == nil {
+				ferr = r.out.gather(paced, n)
+			}
 			if ferr != nil {
 				return ferr
 			}

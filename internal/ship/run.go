@@ -325,10 +325,11 @@ func (r *Run) Submit(b *record.Batch) error {
 		return nil
 	}
 	err := r.pool.Submit(r.hard, b)
+	if err == nil {
+		return nil
+	}
 	var t *stream.TopicError
 	switch {
-	case err == nil:
-		return nil
 	case errors.As(err, &t) && r.cfg.FromDeadLetter != "" && r.cfg.Topic == "":
 		r.note(err) // the file's other topics go on
 		return nil

@@ -211,6 +211,9 @@ func (r *resolver) clusters(ctx context.Context, base *url.URL) (found, error) {
 		return f, nil
 	}
 	ref := judgeStatus(h, body)
+	if authorization == "" && ref.status == http.StatusUnauthorized {
+		ref.remedy = noCredentials
+	}
 	if h.location != "" {
 		ref.remedy = "it redirects to " + h.location + ": give that as --rest-endpoint if it is right"
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
 	"strings"
@@ -129,6 +130,8 @@ func explainDial(u *url.URL, err error) error {
 		hint = "the name could not be looked up: check the resolver"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		hint = "nothing listens there: is the endpoint up, and is the port right?"
+	case errors.Is(err, io.EOF):
+		hint = "it closed the connection without an answer: does it speak TLS at this port (https://)?"
 	case errors.Is(err, context.DeadlineExceeded), isTimeout(err):
 		hint = "no answer: is there a route, or does a firewall drop it?"
 	}

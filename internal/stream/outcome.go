@@ -119,6 +119,9 @@ func judge400(message []byte) Verdict {
 	return Verdict{Outcome: record.Rejected, Reason: "bad_request"}
 }
 
+// noCredentials replaces a 401's remedy where none were sent.
+const noCredentials = "it wants credentials and none were given: set KAFKA_API_KEY and KAFKA_API_SECRET, or --api-key and --api-secret-file"
+
 // openFate is what an HTTP status in place of a stream calls for.
 type openFate uint8
 

@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"slices"
 	"strconv"
 	"sync"
@@ -25,6 +26,7 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 
+	"github.com/produce-agent/produce-agent/internal/auth"
 	"github.com/produce-agent/produce-agent/internal/record"
 	"github.com/produce-agent/produce-agent/internal/stream/limit"
 )
@@ -637,6 +639,9 @@ func (p *Pool) ended(s *stream, err error, ref *refusal, n int, unknown bool) {
 // refused acts on a status that came instead of reports.
 func (p *Pool) refused(s *stream, ref *refusal) {
 	where := s.url.Redacted()
+	if _, none := p.target.Auth.(auth.None); none && ref.status == http.StatusUnauthorized {
+		ref.remedy = noCredentials
+	}
 	err := fmt.Errorf("%s answered %w", where, ref)
 	switch ref.fate {
 	case openFollow:

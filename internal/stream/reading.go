@@ -229,7 +229,8 @@ func (r *reading) report(rep *Report) error {
 	s := r.s
 	v := Judge(rep.ErrorCode, rep.Message)
 	if v.Terminal {
-		r.terminal, r.terminalAt = &v, string(rep.Message)
+		last := v // a copy: taking v's address would put every verdict on the heap
+		r.terminal, r.terminalAt = &last, string(rep.Message)
 		s.p.stats.code(rep.ErrorCode, 1)
 		return errTerminal
 	}
@@ -376,7 +377,8 @@ func (r *reading) afterEnd(left []segment, err error) {
 	default:
 		s.end(endError)
 	}
-	if !s.p.closing.Load() { // else nothing is sent again
+	final := ref != nil && (ref.fate == openStop || ref.fate == openDenied)
+	if !final && !s.p.closing.Load() { // else nothing is sent again
 		if unknown {
 			s.p.stats.unknown(n)
 		}

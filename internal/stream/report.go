@@ -93,6 +93,12 @@ func (p *parser) next(data []byte) (rest []byte, ok bool, err error) {
 	if len(object) > maxReport {
 		return nil, false, errLongReport
 	}
+	// A report cut by the end of a read has the known shape like any other.
+	for i := range p.shapes {
+		if p.shapes[i].match(object, &p.report) == len(object) {
+			return data[n:], true, nil
+		}
+	}
 	parseReport(&p.report, object)
 	if p.report.ErrorCode == 200 {
 		var s shape
