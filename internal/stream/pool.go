@@ -375,7 +375,9 @@ func (p *Pool) replace(old *stream) {
 // serve keeps one stream of t open while there is work for it.
 func (p *Pool) serve(t *topic, old *stream) {
 	defer p.wg.Done()
-	for old != nil || p.stay(t) {
+	tried := false
+	for old != nil || p.stay(t, tried) {
+		tried = true
 		s, release, err := p.connect(t)
 		if err == nil && s == nil {
 			old = p.giveUpReplacing(old)
@@ -417,11 +419,14 @@ func (p *Pool) giveUpReplacing(old *stream) *stream {
 
 // stay says whether a serve goroutine without a stream should open one. When
 // not, the goroutine has left the count.
-func (p *Pool) stay(t *topic) bool {
+//
+// A topic that others wait behind goes to the end of the queue once it has
+// tried; not before, or all would pass the place around without using it.
+func (p *Pool) stay(t *topic, tried bool) bool {
 	p.mu.Lock()
 	t.mu.Lock()
 	ok := p.err == nil && !p.closing.Load() && t.hasWork() && p.active <= p.cfg.Streams
-	if ok && len(p.starved) > 0 {
+	if ok && tried && len(p.starved) > 0 {
 		p.queue(t)
 		ok = false
 	}
