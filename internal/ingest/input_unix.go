@@ -18,6 +18,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// openFile opens a file without waiting: a named pipe that nobody writes to yet
+// would else hold us up where no signal reaches. polled waits for its writer.
+func openFile(name string) (*os.File, error) {
+	return os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+}
+
 // polled reads from a descriptor that may block for ever, and comes out of it
 // when ctx ends. Making the descriptor non-blocking instead would change it for
 // every process that shares it, a shell's terminal among them.
