@@ -88,6 +88,8 @@ type Pool struct {
 	probe     chan struct{}
 	idle      chan struct{} // one token: a topic has nothing outstanding, or failed
 	failed    chan struct{}
+	broken    chan struct{} // closed once a topic or the endpoint was given up
+	breakOnce sync.Once
 	ctx       context.Context
 	cancel    context.CancelFunc
 	wg        sync.WaitGroup
@@ -117,7 +119,7 @@ func New(cfg Config, target Target, profile limit.Profile, h Handler, log *slog.
 		cfg: cfg, target: target, handler: h, limiter: limit.New(profile),
 		limited: profile.Records > 0 || profile.Bytes > 0,
 		log:     log, dialer: net.Dialer{KeepAlive: 15 * time.Second}, stats: newCounters(), observe: observe,
-		start: time.Now(), probe: make(chan struct{}, 1), idle: make(chan struct{}, 1), failed: make(chan struct{}),
+		start: time.Now(), probe: make(chan struct{}, 1), idle: make(chan struct{}, 1), failed: make(chan struct{}), broken: make(chan struct{}),
 		ctx: ctx, cancel: cancel,
 		topics: map[string]*topic{}, live: map[*stream]struct{}{}, warnedAt: map[string]time.Time{},
 	}
@@ -300,8 +302,15 @@ func (p *Pool) fail(err error) {
 	if p.err == nil {
 		p.err = err
 		close(p.failed)
+		p.breaks()
 	}
 }
+
+// Broken is closed once a topic or the endpoint has been given up: there is an
+// error for the next Submit to it, which may be long in coming.
+func (p *Pool) Broken() <-chan struct{} { return p.broken }
+
+func (p *Pool) breaks() { p.breakOnce.Do(func() { close(p.broken) }) }
 
 // ensureFirst starts a stream for t when it has none.
 func (p *Pool) ensureFirst(t *topic) {
@@ -375,7 +384,9 @@ func (p *Pool) replace(old *stream) {
 // serve keeps one stream of t open while there is work for it.
 func (p *Pool) serve(t *topic, old *stream) {
 	defer p.wg.Done()
-	for old != nil || p.stay(t) {
+	tried := false
+	for old != nil || p.stay(t, tried) {
+		tried = true
 		s, release, err := p.connect(t)
 		if err == nil && s == nil {
 			old = p.giveUpReplacing(old)
@@ -417,11 +428,14 @@ func (p *Pool) giveUpReplacing(old *stream) *stream {
 
 // stay says whether a serve goroutine without a stream should open one. When
 // not, the goroutine has left the count.
-func (p *Pool) stay(t *topic) bool {
+//
+// A topic that others wait behind goes to the end of the queue once it has
+// tried; not before, or all would pass the place around without using it.
+func (p *Pool) stay(t *topic, tried bool) bool {
 	p.mu.Lock()
 	t.mu.Lock()
 	ok := p.err == nil && !p.closing.Load() && t.hasWork() && p.active <= p.cfg.Streams
-	if ok && len(p.starved) > 0 {
+	if ok && tried && len(p.starved) > 0 {
 		p.queue(t)
 		ok = false
 	}
@@ -626,7 +640,8 @@ func (p *Pool) ended(s *stream, err error, ref *refusal, n int, unknown bool) {
 	switch {
 	case ref != nil:
 		p.refused(s, ref)
-	case !s.confirmed.Load() && s.reason() != endIdle && s.reason() != endAge && n > 0:
+	case !s.confirmed.Load() && s.reason() != endIdle && s.reason() != endAge &&
+		(n > 0 || time.Since(s.born) < time.Second): // who closes at once would be asked without a pause
 		_, wait, _ := p.backOff(0)
 		p.warn("broken", "stream ended before any delivery report", "topic", s.t.name, "error", err, "records_to_resend", n, "wait", wait.Round(time.Millisecond))
 	case n > 0:
@@ -675,7 +690,10 @@ func (p *Pool) follow(s *stream, ref *refusal) {
 	}
 	to.User, to.Fragment = nil, ""
 	s.t.mu.Lock()
-	s.t.hops++
+	// A redirect that another of the topic's streams met too is no hop more.
+	if known := s.t.redirect; known == nil || *known != *to || *to == *s.url {
+		s.t.hops++
+	}
 	hops := s.t.hops
 	s.t.redirect = to
 	s.t.mu.Unlock()
@@ -767,7 +785,7 @@ func (s *stream) inspect(now time.Time) {
 	records, _, oldest := s.win.fill()
 	if records > 0 {
 		last := s.p.at(s.progress.Load())
-		if oldest.After(last) && !s.writing.Load() {
+		if oldest.After(last) {
 			last = oldest
 		}
 		if now.Sub(last) > s.p.cfg.ReportTimeout {
