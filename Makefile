@@ -6,6 +6,7 @@ GOFUMPT   := mvdan.cc/gofumpt@v0.12.0
 GOLANGCI  := v2.15.0
 CHECK_LINT ?= 1
 FUZZTIME  ?= 30s
+TESTFLAGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test check format vet lint race tidy bench fuzz docs clean
@@ -17,10 +18,10 @@ build: ## bin/produce-agent, static
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/produce-agent ./cmd/produce-agent
 
 demo: build ## ship the Go source tree and random bytes into the sandbox, read them back, compare
-	$(GO) run ./bench/demo bin/produce-agent
+	$(GO) run ./bench/demo -binary bin/produce-agent
 
 test: ## all tests; needs nothing but Go
-	$(GO) test -timeout 12m ./...
+	$(GO) test $(TESTFLAGS) -timeout 12m ./...
 
 check: format vet tidy lint race ## what a reviewer runs; CHECK_LINT=0 leaves golangci-lint out
 	@echo "check: all good"

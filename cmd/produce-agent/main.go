@@ -87,7 +87,7 @@ over pooled, long-lived streams, acting on every single delivery report.`,
 }
 
 // signals turn SIGINT and SIGTERM into contexts: the first ends soft, the
-// second hard.
+// second hard. A third does what it does to any program.
 type signals struct {
 	soft, hard context.Context
 	got        chan os.Signal
@@ -97,13 +97,16 @@ type signals struct {
 
 func watchSignals() *signals {
 	soft, endSoft := context.WithCancel(context.Background())
-	hard, endHard := context.WithCancel(context.Background())
+	hard, endHard := context.WithCancelCause(context.Background())
 	s := &signals{soft: soft, hard: hard, got: make(chan os.Signal, 2), done: make(chan struct{}), first: make(chan os.Signal, 1)}
 	signal.Notify(s.got, os.Interrupt, syscall.SIGTERM)
+	// Whoever reads our reports or log may go; the records stay to be delivered.
+	signal.Ignore(syscall.SIGPIPE)
 	go func() {
 		defer endSoft()
-		defer endHard()
-		for _, end := range []context.CancelFunc{endSoft, endHard} {
+		defer endHard(nil)
+		leave := func() { endHard(errors.New("a second signal: delivery reports were not waited for")) }
+		for _, end := range []context.CancelFunc{endSoft, leave} {
 			select {
 			case sig := <-s.got:
 				select {
@@ -115,6 +118,7 @@ func watchSignals() *signals {
 				return
 			}
 		}
+		signal.Stop(s.got)
 		<-s.done
 	}()
 	return s

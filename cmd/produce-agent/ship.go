@@ -93,6 +93,9 @@ func runShip(cmd *cobra.Command, signals *signals, cfg ship.Config, more *shipFl
 		more.conn.fromEnvironment()
 	}
 	if err := resolve(cmd.Context(), &env, &cfg, &more.conn, log); err != nil {
+		if status := signals.status(); status != 0 {
+			return &statusError{status, nil}
+		}
 		return err
 	}
 	registry := prometheus.NewRegistry()

@@ -33,7 +33,7 @@ type DeadLetter struct {
 	ValueType string          `json:"value_type,omitempty"` // STRING, JSON or BINARY: as it was sent
 	Tombstone bool            `json:"tombstone,omitempty"`  // the value is a Kafka null
 	Envelope  json.RawMessage `json:"envelope,omitempty"`   // key, headers, partition_id, timestamp as sent
-	Raw       bool            `json:"raw,omitempty"`        // Record is a whole v3 record object
+	Raw       bool            `json:"raw,omitempty"`        // Record is a whole v3 record object, or was to be one
 	Unsent    bool            `json:"unsent,omitempty"`     // Record is the line as it was read: key and all, never encoded
 	Length    int64           `json:"length,omitempty"`     // of a record that was too long to be kept
 }
@@ -54,6 +54,22 @@ func NewDeadLetter(encoded []byte) DeadLetter {
 		d.Record = nil
 	}
 	return d
+}
+
+// ParseDeadLetter reads one line of a dead-letter file.
+// Errors: the line is no JSON object, or tells of no record.
+func ParseDeadLetter(line []byte) (DeadLetter, error) {
+	var d DeadLetter
+	if !json.Valid(line) || bytes.TrimSpace(line)[0] != '{' {
+		return d, errors.New("not a dead-letter line: it is no JSON object; the last line may have been cut by a crash")
+	}
+	if err := json.Unmarshal(line, &d); err != nil {
+		return DeadLetter{}, fmt.Errorf("not a dead-letter line: %w", err)
+	}
+	if d.Record == nil && !d.Tombstone && d.Length == 0 {
+		return DeadLetter{}, errors.New(`not a dead-letter line: it has no member "record"`)
+	}
+	return d, nil
 }
 
 // SetPayload stores payload, in base64 where it is not UTF-8.
@@ -111,8 +127,14 @@ func (d *DeadLetter) append(dst []byte, enc *record.Encoder, over *record.Type) 
 	return record.AppendEnvelope(dst, d.Envelope, t, payload, d.Tombstone)
 }
 
+// ReasonDeadLetter is why a Sink gets a whole dead-letter line to reject.
+const ReasonDeadLetter = "dead_letter"
+
 // DeadLetterReader sends the records of a dead-letter file again.
 type DeadLetterReader struct {
+	Count int64 // stop after so many lines; 0: read all
+
+	count int64
 	batch BatchConfig
 	sink  Sink
 	topic string       // instead of each line's own; "" for those
@@ -133,16 +155,23 @@ func NewDeadLetterReader(batch BatchConfig, encoder record.EncoderConfig, topic 
 }
 
 // Read takes the lines of in, as source number src. A line that is no
-// dead-letter line is rejected as it stands.
+// dead-letter line, or whose record cannot be sent, is rejected as it stands,
+// under ReasonDeadLetter.
+// Errors: ErrCount as soon as enough was read; the Sink's; in's own.
 func (r *DeadLetterReader) Read(in io.Reader, src int32) error {
 	lines := bufio.NewReaderSize(in, readBuffer)
 	var offset int64
 	for {
 		line, err := lines.ReadBytes('\n')
-		if len(bytes.TrimSpace(line)) > 0 {
+		whole := err == nil || errors.Is(err, io.EOF)
+		if whole && len(bytes.TrimSpace(line)) > 0 {
+			r.count++
 			pos := record.Position{Offset: offset, Len: int32(len(line)), Source: src}
 			if err := r.line(bytes.TrimSuffix(line, []byte("\n")), pos); err != nil {
 				return err
+			}
+			if r.Count > 0 && r.count >= r.Count {
+				return ErrCount
 			}
 		}
 		offset += int64(len(line))
@@ -156,9 +185,9 @@ func (r *DeadLetterReader) Read(in io.Reader, src int32) error {
 }
 
 func (r *DeadLetterReader) line(line []byte, pos record.Position) error {
-	var d DeadLetter
-	if err := json.Unmarshal(line, &d); err != nil {
-		return r.refuse(r.topic, line, pos, fmt.Errorf("not a dead-letter line: %w", err))
+	d, err := ParseDeadLetter(line)
+	if err != nil {
+		return r.refuse(r.topic, line, pos, err)
 	}
 	topic := r.topic
 	if topic == "" {
@@ -187,7 +216,7 @@ func (r *DeadLetterReader) line(line []byte, pos record.Position) error {
 
 func (r *DeadLetterReader) refuse(topic string, line []byte, pos record.Position, err error) error {
 	return r.sink.Reject(topic, pos, line, &record.InvalidError{
-		Code: 400, Reason: "dead_letter", Message: "this dead-letter line cannot be sent: " + err.Error(),
+		Code: 400, Reason: ReasonDeadLetter, Message: "this dead-letter line cannot be sent: " + err.Error(),
 	})
 }
 

@@ -9,7 +9,7 @@ import (
 
 // Input is an opened stdin or file.
 type Input struct {
-	Name string // as given on the command line; "-" is stdin
+	Name string // as given on the command line, or stdin
 	Size int64  // bytes, -1 where nobody knows
 	Live bool   // bytes come as they are made: pipe, terminal, socket
 	ID   string // what record ids of it begin with
@@ -22,7 +22,7 @@ type Input struct {
 // in `ship <(command)`.
 // Errors: missing, unreadable, a directory.
 func OpenFile(ctx context.Context, name string) (*Input, error) {
-	f, err := os.Open(name)
+	f, err := openFile(name)
 	if err != nil {
 		return nil, err
 	}
@@ -30,11 +30,12 @@ func OpenFile(ctx context.Context, name string) (*Input, error) {
 }
 
 // Stdin returns standard input.
-func Stdin(ctx context.Context, f *os.File) (*Input, error) { return fromFile(ctx, "-", f) }
+func Stdin(ctx context.Context, f *os.File) (*Input, error) { return fromFile(ctx, "stdin", f) }
 
 func fromFile(ctx context.Context, name string, f *os.File) (*Input, error) {
 	info, err := f.Stat()
 	if err != nil {
+		f.Close()
 		return nil, fmt.Errorf("stat %s: %w", name, err)
 	}
 	in := &Input{Name: name, Size: -1, f: f, in: f}

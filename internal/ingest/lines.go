@@ -44,8 +44,10 @@ type Reader struct {
 	src    int32
 	idBase []byte
 	offset int64 // of buf[0] in the source
-	past   int64 // bytes of an over-long line gone by already; 0: none
+	past   int64 // bytes of an over-long record gone by already; 0: none
 	scan   record.ScanState
+	seen   int   // bytes at the head of buf known to hold no LF
+	bad    error // why the line begun at buf[0] is no record; it ends at the next LF
 }
 
 // NewReader returns a Reader that hands its batches to sink.
@@ -66,12 +68,17 @@ func (r *Reader) Close() error { return r.out.close() }
 
 // Read takes all of in apart, as source number src. id is what record ids of
 // this source begin with. live says that bytes come as they are made, so that
-// a record must not wait for a full batch.
-// Errors: ErrCount when enough was read; the Sink's; in's own, with what was
-// read before it handed on.
+// a record must not wait for a full batch, and that what is behind the last LF
+// when reading ends early cannot be read again: it is a record then. Of a file
+// it stays unread.
+// Errors: ErrCount as soon as enough was read; the Sink's; in's own, with the
+// whole records before it handed on.
 func (r *Reader) Read(in io.Reader, src int32, id string, live bool) error {
 	r.src, r.idBase, r.offset, r.past = src, append([]byte(id), ':'), 0, 0
-	r.scan = record.ScanState{}
+	r.scan, r.bad, r.seen = record.ScanState{}, nil, 0
+	if r.full() {
+		return ErrCount
+	}
 	fill := 0
 	var paced pacer
 	if live {
@@ -97,11 +104,12 @@ func (r *Reader) Read(in io.Reader, src int32, id string, live bool) error {
 		if err == nil {
 			continue
 		}
-		_, ferr := r.feed(r.buf[:fill], true, live)
-		switch {
-		case ferr != nil:
-			return ferr
-		case errors.Is(err, io.EOF), errors.Is(err, errStopped):
+		if live || errors.Is(err, io.EOF) {
+			if _, ferr := r.feed(r.buf[:fill], true, live); ferr != nil {
+				return ferr
+			}
+		}
+		if errors.Is(err, io.EOF) || errors.Is(err, errStopped) {
 			return nil
 		}
 		return err
@@ -126,18 +134,27 @@ func (r *Reader) feed(data []byte, end, live bool) (used int, err error) {
 
 func (r *Reader) lines(data []byte, end bool) (used int, err error) {
 	for {
-		n := bytes.IndexByte(data[used:], '\n')
+		n := bytes.IndexByte(data[used+r.seen:], '\n')
 		if n < 0 {
+			r.seen = len(data) - used
 			break
 		}
+		n += r.seen
+		r.seen = 0
 		if err := r.line(data[used:used+n], used, n+1); err != nil {
 			return used, err
 		}
 		used += n + 1
+		if r.full() {
+			return used, ErrCount
+		}
 	}
 	if end && (used < len(data) || r.past > 0) {
 		err = r.line(data[used:], used, len(data)-used)
 		used = len(data)
+		if err == nil && r.full() {
+			err = ErrCount
+		}
 	}
 	return used, err
 }
@@ -146,7 +163,7 @@ func (r *Reader) lines(data []byte, end bool) (used int, err error) {
 func (r *Reader) line(line []byte, at, size int) error {
 	pos := record.Position{Offset: r.offset + int64(at), Len: int32(size), Source: r.src}
 	if r.past > 0 {
-		return r.endOfLong(pos, len(line))
+		return r.endOfLong(pos, size-len(line))
 	}
 	if r.cfg.StripCR && len(line) > 0 && line[len(line)-1] == '\r' {
 		line = line[:len(line)-1]
@@ -158,39 +175,30 @@ func (r *Reader) line(line []byte, at, size int) error {
 }
 
 func (r *Reader) one(payload []byte, pos record.Position) error {
-	if err := r.counted(); err != nil {
-		return err
-	}
+	r.count++
 	if r.cfg.Encoder.RecordIDHeader != "" {
 		r.id = strconv.AppendInt(append(r.id[:0], r.idBase...), pos.Offset, 10)
 	}
 	return r.out.add(r.enc, payload, r.id, pos)
 }
 
-// counted counts one record more, or says that there are enough.
-func (r *Reader) counted() error {
-	if r.cfg.Count > 0 && r.count >= r.cfg.Count {
-		return ErrCount
-	}
-	r.count++
-	return nil
-}
+// full says that as many records were read as were asked for.
+func (r *Reader) full() bool { return r.cfg.Count > 0 && r.count >= r.cfg.Count }
 
-// endOfLong rejects a line whose head has gone by. Its payload is not held.
-func (r *Reader) endOfLong(tail record.Position, n int) error {
-	length := r.past + int64(n)
-	pos := record.Position{Offset: tail.Offset - r.past, Len: int32(min(length, 1<<31-1)), Source: r.src}
+// endOfLong rejects a record whose head has gone by, its payload not held.
+// tail is where the rest of it is, its terminator of so many bytes included.
+func (r *Reader) endOfLong(tail record.Position, terminator int) error {
+	size := r.past + int64(tail.Len)
+	pos := record.Position{Offset: tail.Offset - r.past, Len: int32(min(size, 1<<31-1)), Source: r.src}
 	r.past = 0
-	if err := r.counted(); err != nil {
-		return err
-	}
-	return r.sink.Reject(r.cfg.Topic, pos, nil, r.tooLong(length))
+	r.count++
+	return r.sink.Reject(r.cfg.Topic, pos, nil, r.tooLong(size-int64(terminator)))
 }
 
 func (r *Reader) tooLong(length int64) *record.InvalidError {
 	return &record.InvalidError{
 		Code: 413, Reason: record.ReasonTooLarge,
-		Message: fmt.Sprintf("a line of %d bytes is longer than --max-record-bytes %d; it was not kept", length, r.cfg.MaxRecordBytes),
+		Message: fmt.Sprintf("a record of %d bytes is longer than --max-record-bytes %d; it was not kept", length, r.cfg.MaxRecordBytes),
 	}
 }
 
@@ -210,15 +218,10 @@ func (r *Reader) room(fill int) (int, error) {
 		r.buf = grown
 		return fill, nil
 	}
-	if r.cfg.Values {
-		pos := record.Position{Offset: r.offset, Len: int32(min(fill, 1<<31-1)), Source: r.src}
-		r.scan.SkipLine()
-		r.offset += int64(fill)
-		if err := r.counted(); err != nil {
-			return 0, err
-		}
-		return 0, r.sink.Reject(r.cfg.Topic, pos, nil, r.tooLong(int64(fill)))
+	if r.cfg.Values && r.bad == nil {
+		r.scan.Drop(fill)
 	}
+	r.seen = 0
 	r.past += int64(fill)
 	r.offset += int64(fill)
 	return 0, nil
@@ -227,32 +230,71 @@ func (r *Reader) room(fill int) (int, error) {
 // values takes concatenated REST v3 records apart.
 func (r *Reader) values(data []byte, end bool) (used int, err error) {
 	for {
-		from, to, ok, bad := record.NextValue(data[used:], &r.scan)
+		from, to, why := r.piece(data[used:], end)
+		value := data[used+from : used+to]
 		pos := record.Position{Offset: r.offset + int64(used+from), Len: int32(to - from), Source: r.src}
-		value := data[used+from : used+max(from, to)]
-		switch {
-		case bad != nil:
-			if err := r.badValue(value, pos, bad); err != nil {
-				return used, err
-			}
-		case ok:
-			if err := r.value(value, pos); err != nil {
-				return used, err
-			}
-		default:
-			used += from
-			if end && used < len(data) {
-				rest := data[used:]
-				pos := record.Position{Offset: r.offset + int64(used), Len: int32(len(rest)), Source: r.src}
-				err = r.badValue(rest, pos, &record.InvalidError{
-					Code: 400, Reason: record.ReasonInvalidRecord, Message: "the input ends in the middle of this record",
-				})
-				used = len(data)
-			}
-			return used, err
+		if from == to && (r.past == 0 || why == nil) {
+			return used + from, nil
 		}
 		used += to
+		switch {
+		case r.past > 0:
+			err = r.endOfLong(pos, 0)
+		case why != nil:
+			err = r.badValue(bytes.TrimSuffix(value, []byte("\n")), pos, why)
+		default:
+			err = r.value(value, pos)
+		}
+		if err == nil && r.full() {
+			err = ErrCount
+		}
+		if err != nil {
+			return used, err
+		}
 	}
+}
+
+var errTruncated = &record.InvalidError{
+	Code: 400, Reason: record.ReasonInvalidRecord, Message: "the input ends in the middle of this record",
+}
+
+// piece finds the next record in data, or the next line that is none, and why.
+// With from == to more bytes are needed, those before from not any more.
+func (r *Reader) piece(data []byte, end bool) (from, to int, why error) {
+	if r.bad == nil {
+		lead := 0
+		if !r.scan.Pending() {
+			lead = len(data) - len(bytes.TrimLeft(data, " \t\r\n"))
+		}
+		from, to, ok, bad := record.NextValue(data[lead:], &r.scan)
+		from, to = from+lead, to+lead
+		switch {
+		case ok:
+			return from, to, nil
+		case bad == nil && end && (from < len(data) || r.past > 0):
+			r.scan = record.ScanState{}
+			return from, len(data), errTruncated
+		case bad == nil:
+			return from, from, nil
+		case end || data[to-1] == '\n':
+			return from, to, bad
+		}
+		// The rest of the line belongs to it, or what is kept of a bad line would
+		// depend on how it was read. The state is to forget that it skips.
+		r.bad, r.seen = bad, len(data)-from
+		_, _, _, _ = record.NextValue([]byte{'\n'}, &r.scan)
+		return from, from, nil
+	}
+	n := bytes.IndexByte(data[r.seen:], '\n')
+	if n < 0 && !end {
+		r.seen = len(data)
+		return 0, 0, nil
+	}
+	if to = r.seen + n + 1; n < 0 {
+		to = len(data)
+	}
+	why, r.bad, r.seen = r.bad, nil, 0
+	return 0, to, why
 }
 
 func (r *Reader) value(value []byte, pos record.Position) error {
@@ -263,9 +305,7 @@ func (r *Reader) value(value []byte, pos record.Position) error {
 	if err != nil {
 		return r.badValue(value, pos, err)
 	}
-	if err := r.counted(); err != nil {
-		return err
-	}
+	r.count++
 	b := r.out
 	b.cur.Commit(record.AppendRaw(b.cur.Tail(), value), pos)
 	if b.cur.Size() >= b.cfg.Bytes {
@@ -275,8 +315,6 @@ func (r *Reader) value(value []byte, pos record.Position) error {
 }
 
 func (r *Reader) badValue(value []byte, pos record.Position, why error) error {
-	if err := r.counted(); err != nil {
-		return err
-	}
+	r.count++
 	return r.out.reject(why, value, pos)
 }

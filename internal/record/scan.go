@@ -23,10 +23,9 @@ const (
 	bomOver       = uint8(len(byteOrderMark))
 )
 
-// SkipLine gives up the value begun and makes the next NextValue start after
-// the next newline. For a value that has grown over the caller's limit; the
-// caller drops its whole buffer.
-func (s *ScanState) SkipLine() { *s = ScanState{bom: bomOver, skip: true} }
+// Drop tells that the caller has dropped n bytes of a value that goes on, as
+// of one too long to be kept: the next NextValue's buffer begins behind them.
+func (s *ScanState) Drop(n int) { s.pos -= n }
 
 // Pending reports whether a value has begun and not ended: at the end of the
 // stream that is a truncated record.

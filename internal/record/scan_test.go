@@ -97,15 +97,20 @@ func TestNextValueSaysWhere(t *testing.T) {
 	f("{\"a\":\"\n", "a newline inside a string at byte 6")
 }
 
-func TestSkipLine(t *testing.T) {
+func TestDrop(t *testing.T) {
 	var s ScanState
-	if _, _, ok, err := NextValue([]byte(`{"a":[1,2`), &s); ok || err != nil || !s.Pending() {
+	head := []byte(`{"a":[1,"2`)
+	if _, _, ok, err := NextValue(head, &s); ok || err != nil || !s.Pending() {
 		t.Fatalf("an unfinished object: %v, %v", ok, err)
 	}
-	s.SkipLine()
-	buf := []byte("3]}{\"lost\":1}\n {\"b\":1}")
+	s.Drop(len(head))
+	buf := []byte(`}"]} {"b":1}`)
 	start, end, ok, err := NextValue(buf, &s)
-	if got := fmt.Sprintf("%s %v %v", buf[start:end], ok, err); got != `{"b":1} true <nil>` {
-		t.Errorf("after SkipLine: %s", got)
+	if got := fmt.Sprintf("%s %v %v", buf[start:end], ok, err); got != `}"]} true <nil>` {
+		t.Errorf("after Drop: %s", got)
+	}
+	start, end, ok, err = NextValue(buf[end:], &s)
+	if !ok || err != nil || end-start != len(`{"b":1}`) {
+		t.Errorf("the value behind: %d, %d, %v, %v", start, end, ok, err)
 	}
 }

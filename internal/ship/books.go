@@ -94,8 +94,10 @@ type Summary struct {
 func (b *books) summary(st stream.Stats, began time.Time, cpu float64) Summary {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	// Final before read: what is in between is pending, never less than none.
+	delivered, rejected := b.delivered.Load(), b.rejected.Load()
 	s := Summary{
-		Read: b.read.Load(), Delivered: b.delivered.Load(), Rejected: b.rejected.Load(),
+		Read: b.read.Load(), Delivered: delivered, Rejected: rejected,
 		PossiblyDuplicated: st.Unknown, BytesRead: b.readBytes.Load(), BytesSent: st.SentBytes,
 		Seconds: roundMicro(time.Since(began).Seconds()), CPUSeconds: roundMicro(cpu),
 		Topics: map[string]*TopicBooks{}, ErrorCodes: map[string]int64{}, Streams: st.Opened,

@@ -3,6 +3,8 @@ package ship
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -48,8 +50,9 @@ type Config struct {
 	DryRun         bool
 	Grace          time.Duration
 
-	fixedMax  bool // --max-record-bytes was given
-	fixedType bool // --value-type was given
+	fixedMax  bool          // --max-record-bytes was given
+	fixedType bool          // --value-type was given
+	patience  time.Duration // how long a dead letter that cannot be written is tried
 }
 
 // DefaultConfig: 8 MB is the message limit of every Confluent Cloud cluster
@@ -61,7 +64,7 @@ func DefaultConfig() Config {
 	return Config{
 		Input: "lines", KeyType: "string", ValueType: "auto", CheckJSON: true, Partition: -1,
 		MaxRecordBytes: 8e6, Batch: ingest.DefaultBatchConfig(), Stream: s, Ordering: "none",
-		Grace: 30 * time.Second,
+		Grace: 30 * time.Second, patience: deadLetterPatience,
 	}
 }
 
@@ -82,7 +85,7 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.StringVar(&c.RecordIDHeader, "record-id-header", c.RecordIDHeader, "add a header of this name that holds source and position, for consumers to drop duplicates by")
 	f.BoolVar(&c.StripCR, "strip-cr", c.StripCR, "drop a CR in front of each LF")
 	f.BoolVar(&c.SkipEmpty, "skip-empty", c.SkipEmpty, "an empty line is no record")
-	f.Var(&c.MaxRecordBytes, "max-record-bytes", "longest record, as read and as encoded; a longer one goes to the dead letter. From 1KB; default is 8MB, or what --limits allows")
+	f.Var(&c.MaxRecordBytes, "max-record-bytes", "longest record, as read and as encoded; a longer one goes to the dead letter. 1KB..1GB; default is 8MB, or what --limits allows")
 	f.Int64VarP(&c.Count, "count", "c", c.Count, "stop after so many records; 0 = read all")
 	c.Batch.Flags(f)
 	c.Stream.Flags(f)
@@ -113,7 +116,7 @@ func (c *Config) Validate() error {
 	}
 	note(c.Input != "lines" && c.Input != "records", "--input=%s: must be lines or records", c.Input)
 	note(c.Ordering != "none" && c.Ordering != "strict", "--ordering=%s: must be none or strict", c.Ordering)
-	note(c.MaxRecordBytes < 1e3, "--max-record-bytes=%s: must be at least 1KB", c.MaxRecordBytes.String())
+	note(c.MaxRecordBytes < 1e3 || c.MaxRecordBytes > 1e9, "--max-record-bytes=%s: must be 1KB..1GB", c.MaxRecordBytes.String())
 	note(c.Count < 0, "--count=%d: must be 0 (all) or more", c.Count)
 	note(c.Partition < -1, "--partition=%d: must be 0 or more, or -1 for none", c.Partition)
 	note(c.Grace < 0 || c.Grace > time.Hour, "--grace=%s: must be 0..1h", c.Grace)
@@ -139,6 +142,37 @@ func (c *Config) Validate() error {
 		all = append(all, err)
 	}
 	return errors.Join(all...)
+}
+
+// overwrites returns an error where a file to be written is one to be read, or
+// two files to be written are one: it would be destroyed, or fed to itself.
+func (c *Config) overwrites() error {
+	type named struct{ flag, path string }
+	inputs := []named{{"--from-dead-letter", c.FromDeadLetter}}
+	for _, f := range c.Files {
+		inputs = append(inputs, named{"an input", f})
+	}
+	same := func(a named, all ...named) error {
+		for _, b := range all {
+			if sameFile(a.path, b.path) {
+				return fmt.Errorf("%s and %s are one file: %s", a.flag, b.flag, a.path)
+			}
+		}
+		return nil
+	}
+	dead, reports := named{"--dead-letter", c.DeadLetter}, named{"--reports", c.Reports}
+	return errors.Join(same(dead, inputs...), same(reports, append(inputs, dead)...))
+}
+
+// sameFile says whether a and b are one regular file; devices may be shared.
+func sameFile(a, b string) bool {
+	if a == "" || b == "" {
+		return false
+	}
+	ia, errA := os.Stat(a)
+	ib, errB := os.Stat(b)
+	return errA == nil && errB == nil && ia.Mode().IsRegular() && os.SameFile(ia, ib) ||
+		errA != nil && errB != nil && filepath.Clean(a) == filepath.Clean(b)
 }
 
 // encoder translates the flags; the Encoder checks what it means.

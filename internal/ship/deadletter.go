@@ -31,25 +31,30 @@ const (
 //
 // Concurrency: put is safe; one goroutine writes.
 type deadLetter struct {
-	path   string // "" until the first rejection, when none was named
-	log    *slog.Logger
-	books  *books
-	queue  chan ingest.DeadLetter
-	done   chan struct{}
-	failed context.CancelCauseFunc
+	path     string // "" until the first rejection, when none was named
+	log      *slog.Logger
+	books    *books
+	hard     context.Context // done: do not wait for the disk any more
+	failed   context.CancelCauseFunc
+	patience time.Duration
+	again    time.Duration // between two tries
+	queue    chan ingest.DeadLetter
+	done     chan struct{}
 
-	mu      sync.Mutex // guards path and size; the rest is the writer's
+	mu      sync.Mutex // guards path and wrote; the rest is the writer's
+	wrote   bool       // something of this run is in the file
 	f       *os.File
-	size    int64 // of what is known to be whole in f
+	regular bool // a file on a disk: it can be synced, cut and removed
 	created bool
 }
 
 // newDeadLetter opens path, when one is given, so that a wrong one is told
 // before anything is read. fail is called when the file cannot be written for
-// too long.
-func newDeadLetter(path string, b *books, log *slog.Logger, fail context.CancelCauseFunc) (*deadLetter, error) {
+// too long, or until hard ends.
+func newDeadLetter(hard context.Context, path string, patience time.Duration, b *books, log *slog.Logger, fail context.CancelCauseFunc) (*deadLetter, error) {
 	d := &deadLetter{
-		path: path, log: log, books: b, failed: fail,
+		path: path, log: log, books: b, hard: hard, failed: fail,
+		patience: patience, again: min(deadLetterAgain, patience),
 		queue: make(chan ingest.DeadLetter, deadLetterQueue), done: make(chan struct{}),
 	}
 	if path != "" {
@@ -72,8 +77,9 @@ func (d *deadLetter) close() {
 	if d.f == nil {
 		return
 	}
+	info, err := d.f.Stat()
 	d.f.Close()
-	if d.created && d.size == 0 {
+	if d.created && d.regular && err == nil && info.Size() == 0 {
 		os.Remove(d.path)
 	}
 }
@@ -82,7 +88,7 @@ func (d *deadLetter) close() {
 func (d *deadLetter) name() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.size == 0 {
+	if !d.wrote {
 		return ""
 	}
 	return d.path
@@ -96,6 +102,9 @@ func (d *deadLetter) open(path string) error {
 		return fmt.Errorf("dead letter: %w", err)
 	}
 	info, err := f.Stat()
+	if err == nil && info.Mode().IsRegular() && info.Size() > 0 && !endsLine(path, info.Size()) {
+		_, err = f.WriteString("\n") // a crash cut the last line: it must not swallow the next
+	}
 	if err != nil {
 		f.Close()
 		return fmt.Errorf("dead letter: %w", err)
@@ -107,9 +116,21 @@ func (d *deadLetter) open(path string) error {
 		}
 	}
 	d.mu.Lock()
-	d.f, d.path, d.created, d.size = f, path, missing, info.Size()
+	d.f, d.path, d.created, d.regular = f, path, missing, info.Mode().IsRegular()
 	d.mu.Unlock()
 	return nil
+}
+
+// endsLine says whether the last byte of a file of size bytes is known to be an LF.
+func endsLine(path string, size int64) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	var last [1]byte
+	_, err = f.ReadAt(last[:], size-1)
+	return err == nil && last[0] == '\n'
 }
 
 func (d *deadLetter) run() {
@@ -148,20 +169,34 @@ func (d *deadLetter) run() {
 // write appends and syncs lines, trying again until it works. It returns false
 // when patience is over; the records of lines stay pending then.
 func (d *deadLetter) write(lines []byte) bool {
-	began := time.Now()
+	began, told := time.Now(), false
 	for {
 		err := d.append(lines)
 		if err == nil {
 			return true
 		}
-		if time.Since(began) > deadLetterPatience {
-			d.failed(fmt.Errorf("rejected records cannot be kept: %w", err))
+		if !told {
+			told = true
+			d.log.Error("cannot write the dead letter; rejected records wait", "file", d.path, "error", err, "for_at_most", d.patience)
+		}
+		if time.Since(began) >= d.patience || !d.wait() {
+			d.failed(fmt.Errorf("rejected records cannot be kept: %w (free or name another place for them with --dead-letter; what was not kept is pending)", err))
 			for range d.queue { // let those that wait go; their records stay pending
 			}
 			return false
 		}
-		d.log.Error("cannot write the dead letter; rejected records wait", "file", d.path, "error", err)
-		time.Sleep(deadLetterAgain)
+	}
+}
+
+// wait lets some time pass. It returns false when there is none left.
+func (d *deadLetter) wait() bool {
+	timer := time.NewTimer(d.again)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-d.hard.Done():
+		return false
 	}
 }
 
@@ -176,17 +211,38 @@ func (d *deadLetter) append(lines []byte) error {
 		}
 		d.log.Warn("records are rejected; they are kept in a dead-letter file", "file", path, "send_again_with", "ship --from-dead-letter "+path)
 	}
+	if err := d.addLines(lines); err != nil {
+		return fmt.Errorf("write %s: %w", d.path, err)
+	}
+	d.mu.Lock()
+	d.wrote = true
+	d.mu.Unlock()
+	return nil
+}
+
+// addLines appends lines to the open file, all or none of them, and syncs it.
+func (d *deadLetter) addLines(lines []byte) error {
+	if !d.regular {
+		_, err := d.f.Write(lines)
+		return err
+	}
+	before, err := d.f.Stat()
+	if err != nil {
+		return err
+	}
 	n, err := d.f.Write(lines)
 	if err == nil {
 		err = d.f.Sync()
 	}
-	if err != nil {
-		// A torn line would hide the next one: cut it off before trying again.
-		_ = d.f.Truncate(d.size)
-		return fmt.Errorf("write %d of %d bytes: %w", n, len(lines), err)
+	if err == nil || n == 0 {
+		return err
 	}
-	d.mu.Lock()
-	d.size += int64(len(lines))
-	d.mu.Unlock()
-	return nil
+	// A torn line would hide the next one: cut it off before trying again. What
+	// somebody else has appended meanwhile is not ours to cut.
+	if after, statErr := d.f.Stat(); statErr == nil && after.Size() == before.Size()+int64(n) {
+		_ = d.f.Truncate(before.Size())
+	} else {
+		_, _ = d.f.WriteString("\n")
+	}
+	return err
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/goccy/go-json"
 
@@ -25,6 +26,8 @@ type reportLog struct {
 	c       io.Closer
 	line    []byte
 	compact bytes.Buffer
+	timer   *time.Timer // flushes what has waited long enough
+	closed  bool
 	err     error
 }
 
@@ -54,18 +57,28 @@ func (l *reportLog) add(source string, pos record.Position, topic string, r *str
 	l.line = append(l.line, topic...)
 	l.line = append(l.line, '"')
 	l.line = append(l.line, l.members(r)...)
+	if l.w.Buffered() == 0 {
+		if l.timer == nil {
+			l.timer = time.AfterFunc(flushAfter, l.flush)
+		} else {
+			l.timer.Reset(flushAfter)
+		}
+	}
 	_, l.err = l.w.Write(append(l.line, '\n'))
 }
 
 // members returns the report's members with a comma in front and the closing
 // brace behind; of an unreadable report what was made of it.
 func (l *reportLog) members(r *stream.Report) []byte {
-	l.compact.Reset()
-	raw := r.Raw
-	if bytes.ContainsAny(raw, "\r\n") || !json.Valid(raw) {
-		if json.Compact(&l.compact, raw) != nil {
-			text, _ := record.AppendPayloadJSON([]byte(`,"error_code":0,"message":`), r.Message)
-			return append(text, '}')
+	raw := bytes.TrimSpace(r.Raw)
+	if len(raw) == 0 || raw[0] != '{' || !json.Valid(raw) {
+		text, _ := record.AppendPayloadJSON([]byte(`,"error_code":0,"message":`), bytes.ToValidUTF8(r.Message, []byte("\uFFFD")))
+		return append(text, '}')
+	}
+	if bytes.ContainsAny(raw, "\r\n") {
+		l.compact.Reset()
+		if err := json.Compact(&l.compact, raw); err != nil {
+			panic("BUG: compact valid JSON: " + err.Error())
 		}
 		raw = l.compact.Bytes()
 	}
@@ -76,10 +89,16 @@ func (l *reportLog) members(r *stream.Report) []byte {
 	return append([]byte{','}, raw...)
 }
 
+// flushAfter is how long a report waits for others before it is written out.
+const flushAfter = 200 * time.Millisecond
+
 // flush writes out what is buffered.
 func (l *reportLog) flush() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
 	if err := l.w.Flush(); l.err == nil {
 		l.err = err
 	}
@@ -87,6 +106,12 @@ func (l *reportLog) flush() {
 
 func (l *reportLog) close() error {
 	l.flush()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	if l.timer != nil {
+		l.timer.Stop()
+	}
 	if l.c != nil {
 		if err := l.c.Close(); l.err == nil {
 			l.err = err

@@ -83,7 +83,25 @@ func Start(ctx context.Context, cfg Config, env Env) (Result, error) {
 		env.Started(r)
 	}
 	defer context.AfterFunc(ctx, r.grace)()
-	return r.finish(r.read(ctx)), nil
+	return r.finish(r.read(r.reading(ctx))), nil
+}
+
+// reading returns the context that inputs are read under: it ends with ctx, and
+// when nothing read could be delivered or kept any more, for an input may be
+// silent for ever then.
+func (r *Run) reading(ctx context.Context) context.Context {
+	ctx, stop := context.WithCancel(ctx)
+	context.AfterFunc(r.hard, stop)
+	if r.pool != nil && r.cfg.FromDeadLetter == "" {
+		go func() {
+			select {
+			case <-r.pool.Broken():
+				stop()
+			case <-ctx.Done():
+			}
+		}()
+	}
+	return ctx
 }
 
 // grace bounds the wait for reports after a signal.
@@ -102,8 +120,8 @@ func (r *Run) open() (err error) {
 	if r.cfg.DryRun {
 		return nil
 	}
-	if r.cfg.FromDeadLetter != "" && sameFile(r.cfg.FromDeadLetter, r.cfg.DeadLetter) {
-		return fmt.Errorf("--dead-letter and --from-dead-letter are one file: %s", r.cfg.DeadLetter)
+	if err := r.cfg.overwrites(); err != nil {
+		return err
 	}
 	if r.cfg.Reports != "" {
 		if r.log, err = openReports(r.cfg.Reports, r.env.Stdout); err != nil {
@@ -111,17 +129,11 @@ func (r *Run) open() (err error) {
 		}
 		r.cfg.Stream.Reports = true
 	}
-	if r.dead, err = newDeadLetter(r.cfg.DeadLetter, r.books, r.env.Log, r.cancel); err != nil {
+	if r.dead, err = newDeadLetter(r.hard, r.cfg.DeadLetter, r.cfg.patience, r.books, r.env.Log, r.cancel); err != nil {
 		return err
 	}
 	r.pool = stream.New(r.cfg.Stream, r.env.Target, r.env.Profile, r, r.env.Log, r.env.Latency)
 	return nil
-}
-
-func sameFile(a, b string) bool {
-	ia, errA := os.Stat(a)
-	ib, errB := os.Stat(b)
-	return errA == nil && errB == nil && os.SameFile(ia, ib)
 }
 
 // read takes all inputs, one after another. A file that cannot be read is
@@ -163,6 +175,9 @@ func (r *Run) read(ctx context.Context) error {
 // readFile reads one file. Only an error that ends the run is returned.
 func (r *Run) readFile(ctx context.Context, reader *ingest.Reader, name string) error {
 	in, err := r.openInput(ctx, name)
+	if name == "-" {
+		name = "stdin"
+	}
 	if err == nil {
 		err = in.Read(reader, r.source(name), func(n int) { r.books.readBytes.Add(int64(n)) })
 		in.Close()
@@ -214,8 +229,9 @@ func (r *Run) readDeadLetter(ctx context.Context) error {
 		return err
 	}
 	defer in.Close()
+	reader.Count = r.cfg.Count
 	err = in.ReadDeadLetter(reader, r.source(r.cfg.FromDeadLetter), func(n int) { r.books.readBytes.Add(int64(n)) })
-	if closeErr := reader.Close(); err == nil {
+	if closeErr := reader.Close(); err == nil || errors.Is(err, ingest.ErrCount) {
 		err = closeErr
 	}
 	return err
@@ -223,9 +239,6 @@ func (r *Run) readDeadLetter(ctx context.Context) error {
 
 // source adds a name to the table of sources.
 func (r *Run) source(name string) int32 {
-	if name == "-" {
-		name = "stdin"
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.sources = append(r.sources, name)
@@ -287,6 +300,9 @@ func (r *Run) finish(readErr error) Result {
 		}
 	}
 	res := Result{Summary: r.books.summary(stats, r.began, cpuSeconds()-r.cpu0)}
+	if res.Pending > 0 && r.hard.Err() != nil {
+		r.note(context.Cause(r.hard)) // the dead letter's end among them
+	}
 	res.DryRun = r.cfg.DryRun
 	if r.dead != nil {
 		res.DeadLetter = r.dead.name()
@@ -324,6 +340,11 @@ func (r *Run) Submit(b *record.Batch) error {
 		b.Resolve(n)
 		return nil
 	}
+	if r.hard.Err() != nil { // the Pool takes what it has room for
+		r.note(context.Cause(r.hard))
+		b.Discard()
+		return errLeave
+	}
 	err := r.pool.Submit(r.hard, b)
 	if err == nil {
 		return nil
@@ -348,7 +369,16 @@ func (r *Run) Reject(topic string, pos record.Position, payload []byte, why *rec
 		r.showRejection(topic, pos, why)
 		return nil
 	}
-	d := ingest.DeadLetter{Unsent: true}
+	if r.hard.Err() != nil {
+		r.note(context.Cause(r.hard))
+		return errLeave
+	}
+	if why.Reason == ingest.ReasonDeadLetter {
+		r.keepLine(topic, pos, payload, why)
+		return nil
+	}
+	raw := r.cfg.Input == "records"
+	d := ingest.DeadLetter{Unsent: !raw, Raw: raw}
 	if payload == nil {
 		d.Length = int64(pos.Len)
 	} else {
@@ -356,6 +386,22 @@ func (r *Run) Reject(topic string, pos record.Position, payload []byte, why *rec
 	}
 	r.keep(&d, topic, pos, stream.Rejection{Code: why.Code, Reason: why.Reason, Message: why.Message})
 	return nil
+}
+
+// keepLine keeps a line of a dead-letter file that cannot be sent again. It
+// still tells of the record it told of; a line that told of none is kept as a
+// record that is to be mended, for it must not be sent as anyone's value.
+func (r *Run) keepLine(topic string, pos record.Position, line []byte, why *record.InvalidError) {
+	d, err := ingest.ParseDeadLetter(line)
+	if err != nil {
+		d = ingest.DeadLetter{Raw: true}
+		d.SetPayload(line)
+		r.keep(&d, topic, pos, stream.Rejection{Code: why.Code, Reason: why.Reason, Message: why.Message})
+		return
+	}
+	d.Time = time.Now().UTC().Format(time.RFC3339Nano)
+	d.ErrorCode, d.Reason, d.Message = why.Code, why.Reason, why.Message
+	r.dead.put(d)
 }
 
 // Delivered implements stream.Handler.

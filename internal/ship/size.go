@@ -14,8 +14,13 @@ var units = []struct {
 	suffix string
 	bytes  float64
 }{
-	{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30},
-	{"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"B", 1},
+	{"KiB", 1 << 10},
+	{"MiB", 1 << 20},
+	{"GiB", 1 << 30},
+	{"KB", 1e3},
+	{"MB", 1e6},
+	{"GB", 1e9},
+	{"B", 1},
 }
 
 // Set reads text; it is the flag's setter.
@@ -28,7 +33,7 @@ func (s *Size) Set(text string) error {
 		}
 	}
 	n, err := strconv.ParseFloat(number, 64)
-	if err != nil || n < 0 || n*unit > 1<<40 {
+	if err != nil || !(n >= 0 && n*unit <= 1<<40) { // NaN is neither
 		return fmt.Errorf("%q is not a size: write bytes, or a number with KB, MB, GB, KiB, MiB or GiB", text)
 	}
 	*s = Size(n * unit)

@@ -88,6 +88,8 @@ type Pool struct {
 	probe     chan struct{}
 	idle      chan struct{} // one token: a topic has nothing outstanding, or failed
 	failed    chan struct{}
+	broken    chan struct{} // closed once a topic or the endpoint was given up
+	breakOnce sync.Once
 	ctx       context.Context
 	cancel    context.CancelFunc
 	wg        sync.WaitGroup
@@ -117,7 +119,7 @@ func New(cfg Config, target Target, profile limit.Profile, h Handler, log *slog.
 		cfg: cfg, target: target, handler: h, limiter: limit.New(profile),
 		limited: profile.Records > 0 || profile.Bytes > 0,
 		log:     log, dialer: net.Dialer{KeepAlive: 15 * time.Second}, stats: newCounters(), observe: observe,
-		start: time.Now(), probe: make(chan struct{}, 1), idle: make(chan struct{}, 1), failed: make(chan struct{}),
+		start: time.Now(), probe: make(chan struct{}, 1), idle: make(chan struct{}, 1), failed: make(chan struct{}), broken: make(chan struct{}),
 		ctx: ctx, cancel: cancel,
 		topics: map[string]*topic{}, live: map[*stream]struct{}{}, warnedAt: map[string]time.Time{},
 	}
@@ -300,8 +302,15 @@ func (p *Pool) fail(err error) {
 	if p.err == nil {
 		p.err = err
 		close(p.failed)
+		p.breaks()
 	}
 }
+
+// Broken is closed once a topic or the endpoint has been given up: there is an
+// error for the next Submit to it, which may be long in coming.
+func (p *Pool) Broken() <-chan struct{} { return p.broken }
+
+func (p *Pool) breaks() { p.breakOnce.Do(func() { close(p.broken) }) }
 
 // ensureFirst starts a stream for t when it has none.
 func (p *Pool) ensureFirst(t *topic) {

@@ -376,6 +376,7 @@ func (t *topic) fail(err error) {
 	t.stopTimers()
 	t.mu.Unlock()
 	t.p.checkIdle()
+	t.p.breaks()
 }
 
 // stopTimers ends every wait. Called with mu held.
