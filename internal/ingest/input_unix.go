@@ -30,7 +30,8 @@ func openFile(name string) (*os.File, error) {
 type polled struct {
 	ctx  context.Context
 	f    *os.File
-	wake [2]int // a pipe; its write end is closed when ctx ends
+	wake *os.File // reads its end once rouse has closed the other
+	tell *os.File
 	once sync.Once
 	stop func() bool
 
@@ -45,19 +46,20 @@ const maxDrain = 1 << 20
 // is done and nothing is there to be read.
 func interruptible(ctx context.Context, f *os.File) io.Reader {
 	p := &polled{ctx: ctx, f: f}
-	if err := unix.Pipe2(p.wake[:], unix.O_CLOEXEC); err != nil {
+	var err error
+	if p.wake, p.tell, err = os.Pipe(); err != nil {
 		return f
 	}
 	p.stop = context.AfterFunc(ctx, p.rouse)
 	return p
 }
 
-func (p *polled) rouse() { p.once.Do(func() { unix.Close(p.wake[1]) }) }
+func (p *polled) rouse() { p.once.Do(func() { p.tell.Close() }) }
 
 func (p *polled) Read(b []byte) (int, error) {
 	fds := []unix.PollFd{
 		{Fd: int32(p.f.Fd()), Events: unix.POLLIN},
-		{Fd: int32(p.wake[0]), Events: unix.POLLIN},
+		{Fd: int32(p.wake.Fd()), Events: unix.POLLIN},
 	}
 	for {
 		_, err := unix.Poll(fds, -1)
@@ -100,7 +102,7 @@ func (p *polled) ready() bool {
 func (p *polled) Close() error {
 	p.stop()
 	p.rouse()
-	unix.Close(p.wake[0])
+	p.wake.Close()
 	return p.f.Close()
 }
 

@@ -248,8 +248,25 @@ func (a *answer) take() []byte {
 	return data
 }
 
-// more says whether next can return body bytes without reading.
-func (a *answer) more() bool { return !a.ended && a.w-a.r > 2 }
+// more says whether next can return body bytes, or the body's end, without
+// reading.
+func (a *answer) more() bool {
+	buffered := a.buf[a.r:a.w]
+	switch {
+	case a.ended:
+		return true
+	case a.remain > 0 || !a.chunked:
+		return len(buffered) > 0
+	}
+	if a.needCRLF {
+		if len(buffered) < 3 {
+			return false
+		}
+		buffered = buffered[2:]
+	}
+	i := bytes.IndexByte(buffered, '\n')
+	return i >= 0 && i+1 < len(buffered)
+}
 
 // chunkSize reads the line in front of the next chunk's data, and the CRLF
 // behind the last one's; at the last chunk it reads the trailers too.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -24,7 +25,19 @@ import (
 	"github.com/produce-agent/produce-agent/internal/stream/limit"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	flag.Parse()
+	given := map[string]bool{}
+	flag.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	for name, value := range map[string]string{"rapid.checks": "40", "rapid.nofailfile": "true", "rapid.shrinktime": "5s"} {
+		if !given[name] {
+			if err := flag.Set(name, value); err != nil {
+				panic(err)
+			}
+		}
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // fake is a REST endpoint that does what each test says: script is run once a
 // POST, on a connection of its own.
@@ -36,6 +49,7 @@ type fake struct {
 	mu       sync.Mutex
 	conns    map[net.Conn]struct{}
 	posts    int
+	most     int // connections at once
 	auths    []string
 	accepted []string // records, "topic/id", in the order they were stored
 	topics   map[string]bool
@@ -91,6 +105,7 @@ func (f *fake) serve() {
 			c.Close()
 		}
 		f.conns[c] = struct{}{}
+		f.most = max(f.most, len(f.conns))
 		f.mu.Unlock()
 		f.wg.Add(1)
 		go f.answer(c)
@@ -397,3 +412,13 @@ func drain(t testing.TB, p *Pool, wait time.Duration) {
 		t.Fatalf("drain: %v; %d records left, stats %+v", err, left, p.Stats())
 	}
 }
+
+// nextTry is what is known of a record after one sending; nil for none before.
+func nextTry(t *record.Try) record.Try {
+	if t == nil {
+		return record.Try{Attempts: 1}
+	}
+	return *t
+}
+
+func authBasic() (auth.Authorizer, error) { return auth.NewBasic("key", "secret") }

@@ -79,6 +79,12 @@ func (p *Pool) dial(ctx context.Context, u *url.URL) (net.Conn, error) {
 		return conn, nil
 	}
 	cfg := p.target.TLS.Clone()
+	if cfg == nil { // the endpoint is http and redirects to https
+		if cfg, err = auth.TLSConfig(""); err != nil {
+			conn.Close()
+			return nil, err
+		}
+	}
 	cfg.ServerName = u.Hostname()
 	secure := tls.Client(conn, cfg)
 	if err := secure.HandshakeContext(ctx); err != nil {

@@ -384,7 +384,9 @@ func (p *Pool) replace(old *stream) {
 // serve keeps one stream of t open while there is work for it.
 func (p *Pool) serve(t *topic, old *stream) {
 	defer p.wg.Done()
-	for old != nil || p.stay(t) {
+	tried := false
+	for old != nil || p.stay(t, tried) {
+		tried = true
 		s, release, err := p.connect(t)
 		if err == nil && s == nil {
 			old = p.giveUpReplacing(old)
@@ -426,11 +428,14 @@ func (p *Pool) giveUpReplacing(old *stream) *stream {
 
 // stay says whether a serve goroutine without a stream should open one. When
 // not, the goroutine has left the count.
-func (p *Pool) stay(t *topic) bool {
+//
+// A topic that others wait behind goes to the end of the queue once it has
+// tried; not before, or all would pass the place around without using it.
+func (p *Pool) stay(t *topic, tried bool) bool {
 	p.mu.Lock()
 	t.mu.Lock()
 	ok := p.err == nil && !p.closing.Load() && t.hasWork() && p.active <= p.cfg.Streams
-	if ok && len(p.starved) > 0 {
+	if ok && tried && len(p.starved) > 0 {
 		p.queue(t)
 		ok = false
 	}
@@ -635,7 +640,8 @@ func (p *Pool) ended(s *stream, err error, ref *refusal, n int, unknown bool) {
 	switch {
 	case ref != nil:
 		p.refused(s, ref)
-	case !s.confirmed.Load() && s.reason() != endIdle && s.reason() != endAge && n > 0:
+	case !s.confirmed.Load() && s.reason() != endIdle && s.reason() != endAge &&
+		(n > 0 || time.Since(s.born) < time.Second): // who closes at once would be asked without a pause
 		_, wait, _ := p.backOff(0)
 		p.warn("broken", "stream ended before any delivery report", "topic", s.t.name, "error", err, "records_to_resend", n, "wait", wait.Round(time.Millisecond))
 	case n > 0:
@@ -684,7 +690,10 @@ func (p *Pool) follow(s *stream, ref *refusal) {
 	}
 	to.User, to.Fragment = nil, ""
 	s.t.mu.Lock()
-	s.t.hops++
+	// A redirect that another of the topic's streams met too is no hop more.
+	if known := s.t.redirect; known == nil || *known != *to || *to == *s.url {
+		s.t.hops++
+	}
 	hops := s.t.hops
 	s.t.redirect = to
 	s.t.mu.Unlock()
@@ -776,7 +785,7 @@ func (s *stream) inspect(now time.Time) {
 	records, _, oldest := s.win.fill()
 	if records > 0 {
 		last := s.p.at(s.progress.Load())
-		if oldest.After(last) && !s.writing.Load() {
+		if oldest.After(last) {
 			last = oldest
 		}
 		if now.Sub(last) > s.p.cfg.ReportTimeout {

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -111,8 +112,10 @@ func (r *reading) answer() error {
 			return err
 		}
 		if err := r.reports(data); err != nil {
-			if !r.s.confirmed.Load() && r.reported == 0 && errors.Is(err, errNotReport) {
-				return judgeStatus(h, append(data, r.ans.rest(maxErrorBody)...))
+			if r.reported == 0 && !r.s.confirmed.Load() && errors.Is(err, errNotReport) {
+				_ = r.s.conn.SetReadDeadline(time.Now().Add(lastWait))
+				text := bytes.Clone(data) // it lies where rest reads to
+				return judgeStatus(h, append(text, r.ans.rest(maxErrorBody)...))
 			}
 			return err
 		}
@@ -297,6 +300,7 @@ func (r *reading) fail(g segment, i int, v Verdict, rep *Report) {
 		s.p.handler.Rejected(b, i, Rejection{
 			Code: rep.ErrorCode, Reason: v.Reason, Message: string(rep.Message), Attempts: int(try.Attempts),
 		})
+		s.t.rejected()
 		s.t.settled(1)
 		return
 	}
@@ -413,6 +417,7 @@ func (r *reading) blameHead(left []segment) []segment {
 		s.p.handler.Rejected(head.b, head.from, Rejection{
 			Code: 400, Reason: reason, Message: r.terminalAt, Attempts: int(try.Attempts) + 1,
 		})
+		s.t.rejected()
 		s.t.settled(1)
 	} else {
 		one := record.NewBatch(s.t.name)

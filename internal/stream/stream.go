@@ -69,7 +69,6 @@ type stream struct {
 	confirmed atomic.Bool   // a report has come
 	asked     atomic.Bool   // the endpoint was asked for the topic
 	finished  atomic.Bool   // the last chunk is written
-	writing   atomic.Bool   // inside a Write
 	progress  atomic.Int64  // last report or piece written, as pool time
 	broken    atomic.Bool   // the connection is closed by us
 	why       atomic.Pointer[string]
@@ -235,6 +234,9 @@ func (s *stream) upkeep() {
 	now := time.Now()
 	records, _, _ := s.win.fill()
 	idle := now.Sub(s.lastSend)
+	if records == 0 && now.Sub(s.born) > time.Second {
+		s.release() // it has nothing to prove the endpoint with: let another try
+	}
 	switch {
 	case idle >= s.p.cfg.IdleEnd && records == 0 && s.p.isSpare(s.t):
 		s.end(endIdle)
@@ -284,9 +286,11 @@ func (s *stream) send(g segment) bool {
 		part.to, part.sent = g.from+n, time.Now()
 		var out []byte
 		switch {
-		case part.from == 0 && part.to == g.b.Len() && size >= coalesce:
+		case part.from == 0 && part.to == g.b.Len() && size >= coalesce && g.sent.IsZero():
+			// Only the first time: the writer of the stream it was on before may
+			// still be in these bytes, and Chunk writes around them.
 			out = g.b.Chunk()
-		case n == g.records() && size < coalesce && !s.p.limited:
+		case n == g.records() && size < coalesce && !s.paced():
 			return s.gather(part)
 		default:
 			out = s.chunk(part)
@@ -399,11 +403,12 @@ func frame(body []byte) []byte {
 // flight. 0 means wait for space.
 func (s *stream) fit(g segment) (n, size int) {
 	records, bytes, _ := s.win.fill()
-	maxRecords, maxBytes := s.limit.records-records, s.limit.bytes-bytes
-	if records > 0 && (maxRecords <= 0 || maxBytes <= 0 || !s.confirmed.Load()) {
+	maxRecords, room := s.limit.records-records, s.limit.bytes-bytes
+	if records > 0 && (maxRecords <= 0 || room <= 0 || !s.confirmed.Load()) {
 		return 0, 0
 	}
-	if s.p.limited || s.p.throttled.Load() {
+	maxBytes := room
+	if s.paced() {
 		qr, qb := s.p.limiter.Quantum()
 		if qr > 0 {
 			maxRecords = min(maxRecords, qr)
@@ -419,27 +424,21 @@ func (s *stream) fit(g segment) (n, size int) {
 	start := g.b.Start(g.from)
 	for n < g.records() && n < maxRecords {
 		next := g.b.Start(g.from+n+1) - start
-		if next > maxBytes && (n > 0 || records > 0) {
+		if next > room && records > 0 || next > maxBytes && n > 0 {
 			break
 		}
-		n, size = n+1, next
-		if next > maxBytes {
-			break
-		}
-	}
-	if n == 0 {
-		if records > 0 {
-			return 0, 0
-		}
-		n = 1
+		n++
 	}
 	return n, g.b.Start(g.from+n) - start
 }
 
+// paced says whether limits hold at present.
+func (s *stream) paced() bool { return s.p.limited || s.p.throttled.Load() }
+
 // pace waits until the limits allow n records. It returns false when the
 // stream is over first; the reservation is given back then.
 func (s *stream) pace(n, size int) bool {
-	if !s.p.limited && !s.p.throttled.Load() {
+	if !s.paced() {
 		return true
 	}
 	d := s.p.limiter.Take(time.Now(), n, size)
@@ -468,8 +467,6 @@ func (s *stream) pace(n, size int) bool {
 // writeAll writes b, piece by piece when it is huge. After an error the reader
 // goes on: the reports that tell what happened may still be in the socket.
 func (s *stream) writeAll(b []byte) error {
-	s.writing.Store(true)
-	defer s.writing.Store(false)
 	for len(b) > 0 {
 		n := min(len(b), writePiece)
 		if _, err := s.conn.Write(b[:n]); err != nil {

@@ -105,8 +105,10 @@ func (t *topic) behind(g segment) bool {
 	if len(t.waiting) > 0 {
 		return true
 	}
-	if h := t.hold; h != nil && len(h.held) > 0 && h.held[0].serial() < g.serial() {
-		return true
+	if h := t.hold; h != nil {
+		if h.probe != nil && h.probe.serial() < g.serial() || len(h.held) > 0 && h.held[0].serial() < g.serial() {
+			return true
+		}
 	}
 	return len(t.again) > 0 && t.again[0].serial() < g.serial()
 }
@@ -169,9 +171,7 @@ func (t *topic) putBack(segments ...segment) {
 	}
 	if h := t.hold; h != nil {
 		h.held = t.joined(h.held, segments)
-		if h.probe == nil && h.timer == nil {
-			t.nextProbe(t.p.backoff(h.probes)) // the probe's stream broke
-		}
+		t.probeOn() // the probe's stream broke
 	} else {
 		t.again = t.joined(segments, t.again)
 	}
@@ -194,7 +194,9 @@ func (t *topic) retry(g segment, i int, try record.Try, level int) {
 	if set == nil {
 		set = &retrySet{base: g.base + int64(i)}
 		t.waiting[level] = set
-		set.timer = time.AfterFunc(t.p.backoff(level), func() { t.due(level, set) })
+		if !t.p.closing.Load() { // Stop has ended the timers there were
+			set.timer = time.AfterFunc(t.p.backoff(level), func() { t.due(level, set) })
+		}
 	}
 	last := len(set.batches) - 1
 	if last < 0 || set.batches[last].Size()+size > retryBatchBytes {
@@ -219,6 +221,7 @@ func (t *topic) due(level int, set *retrySet) {
 	}
 	if t.hold != nil {
 		t.hold.held = t.joined(t.hold.held, segments)
+		t.probeOn() // the probe is among them, or no other may come
 	} else {
 		t.again = t.joined(t.again, segments)
 	}
@@ -265,21 +268,49 @@ func (t *topic) holdOn(v Verdict, code int, message string) {
 	}
 	h.probes++
 	probes := h.probes
-	if t.err == nil {
-		t.nextProbe(t.p.backoff(probes - 1))
-	}
+	t.nextProbe(t.p.backoff(probes - 1))
 	t.mu.Unlock()
 	t.p.topicHeld(t, v, code, message, probes)
+}
+
+// probeOn arms the next probe when none is under way. Called with mu held.
+func (t *topic) probeOn() {
+	if h := t.hold; h != nil && h.probe == nil && h.timer == nil {
+		t.nextProbe(t.p.backoff(h.probes))
+	}
+}
+
+// rejected goes on with a hold whose probe was rejected for its own sake.
+func (t *topic) rejected() {
+	if !t.gated.Load() {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.probeOn()
 }
 
 // nextProbe lets one held record go after d. Called with mu held.
 func (t *topic) nextProbe(d time.Duration) {
 	h := t.hold
+	if t.err != nil || t.p.closing.Load() {
+		return
+	}
 	h.timer = time.AfterFunc(d, func() {
 		t.mu.Lock()
 		h.timer = nil
-		if t.hold != h || len(h.held) == 0 || h.probe != nil {
+		if t.hold != h || h.probe != nil {
 			t.mu.Unlock()
+			return
+		}
+		if len(h.held) == 0 {
+			// All that was held was rejected, or is on its way: the next record
+			// that is submitted finds out.
+			t.hold = nil
+			t.regate()
+			t.mu.Unlock()
+			t.signal()
+			t.p.ensureStream(t)
 			return
 		}
 		g := h.held[0]
@@ -351,7 +382,9 @@ func (t *topic) fail(err error) {
 // stopTimers ends every wait. Called with mu held.
 func (t *topic) stopTimers() {
 	for _, set := range t.waiting {
-		set.timer.Stop()
+		if set.timer != nil {
+			set.timer.Stop()
+		}
 	}
 	if t.hold != nil && t.hold.timer != nil {
 		t.hold.timer.Stop()

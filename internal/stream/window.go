@@ -56,8 +56,10 @@ func (w *window) push(g segment) bool {
 	if w.closed {
 		return false
 	}
-	if w.head > 0 && w.head == len(w.queue) {
-		w.queue, w.head = w.queue[:0], 0
+	if w.head > 32 && w.head > len(w.queue)/2 { // never empty: move what is left down
+		n := copy(w.queue, w.queue[w.head:])
+		clear(w.queue[n:])
+		w.queue, w.head = w.queue[:n], 0
 	}
 	if w.records == 0 {
 		w.oldest = g.sent

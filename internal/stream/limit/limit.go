@@ -123,6 +123,13 @@ func (b *budget) take(now time.Time, n float64) time.Duration {
 	return time.Duration(-b.level / b.rate * float64(time.Second))
 }
 
+// sendAfter says that the n just taken go out only after wait, for another
+// budget has less: what the bucket would have gained past its brim by then is
+// lost, or those who wait together would all go at once.
+func (b *budget) sendAfter(wait time.Duration, n float64) {
+	b.level = min(b.level, max(0, b.burst-n)-b.rate*wait.Seconds())
+}
+
 func (b *budget) refill(now time.Time) {
 	if b.last.IsZero() {
 		b.last = now
@@ -206,7 +213,12 @@ func (l *Limiter) Take(now time.Time, n, bytes int) time.Duration {
 	if l.found > 0 {
 		l.climb(now)
 	}
-	return max(l.recs.take(now, float64(n)), l.bytes.take(now, float64(bytes)))
+	wait := max(l.recs.take(now, float64(n)), l.bytes.take(now, float64(bytes)))
+	if wait > 0 {
+		l.recs.sendAfter(wait, float64(n))
+		l.bytes.sendAfter(wait, float64(bytes))
+	}
+	return wait
 }
 
 // Give returns a reservation that was not used.
@@ -250,7 +262,7 @@ func (l *Limiter) slot(now time.Time) *slot {
 	if l.start.IsZero() {
 		l.start = now
 	}
-	i := int64(now.Sub(l.start) / slotLength)
+	i := max(0, int64(now.Sub(l.start)/slotLength)) // the clock was read before the lock was had
 	s := &l.slots[i%windowSlots]
 	if s.index != i {
 		*s = slot{index: i}
