@@ -121,12 +121,26 @@ const patience = 60 * time.Second
 // begin starts the program. It is killed when the test ends.
 func begin(t testing.TB, env []string, stdin io.Reader, args ...string) *program {
 	t.Helper()
+	return beginWith(t, env, stdin, nil, args...)
+}
+
+// beginTo starts the program with its stdout at out.
+func beginTo(t testing.TB, out *os.File, args ...string) *program {
+	t.Helper()
+	return beginWith(t, nil, nil, out, args...)
+}
+
+func beginWith(t testing.TB, env []string, stdin io.Reader, out *os.File, args ...string) *program {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	p := &program{t: t, cmd: exec.CommandContext(ctx, os.Args[0], args...), exited: make(chan struct{})}
 	p.err.grown, p.out.grown = make(chan struct{}, 1), make(chan struct{}, 1)
 	p.cmd.Dir = t.TempDir()
 	p.cmd.Env = append([]string{asProgram + "=1", "PATH=" + os.Getenv("PATH"), "GOCOVERDIR=" + os.Getenv("GOCOVERDIR")}, env...)
 	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = stdin, &p.out, &p.err
+	if out != nil {
+		p.cmd.Stdout = out
+	}
 	if err := p.cmd.Start(); err != nil {
 		cancel()
 		t.Fatal(err)
