@@ -15,7 +15,10 @@ import (
 )
 
 // Server answers /metrics.
-type Server struct{ http *http.Server }
+type Server struct {
+	http *http.Server
+	done chan struct{}
+}
 
 // Serve listens at addr and answers until Close.
 // Errors: an address that cannot be listened at.
@@ -26,12 +29,13 @@ func Serve(addr string, from prometheus.Gatherer, log *slog.Logger) (*Server, er
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(from, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelError)}))
-	s := &Server{&http.Server{
+	s := &Server{done: make(chan struct{}), http: &http.Server{
 		Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}}
 	log.Info("metrics", "url", "http://"+l.Addr().String()+"/metrics")
 	go func() {
+		defer close(s.done)
 		if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			log.Error("metrics end", "error", err)
 		}
@@ -39,5 +43,9 @@ func Serve(addr string, from prometheus.Gatherer, log *slog.Logger) (*Server, er
 	return s, nil
 }
 
-// Close stops listening at once.
-func (s *Server) Close() error { return s.http.Close() }
+// Close stops listening at once and waits until nothing listens any more.
+func (s *Server) Close() error {
+	err := s.http.Close()
+	<-s.done
+	return err
+}

@@ -21,6 +21,7 @@ import (
 // sync; a disk that takes nothing for this long ends a one-shot run.
 const (
 	deadLetterQueue    = 1024
+	deadLetterBytes    = 8 << 20 // of records waiting for the disk, or one that is longer
 	deadLetterPatience = 30 * time.Second
 	deadLetterAgain    = 500 * time.Millisecond
 )
@@ -41,7 +42,9 @@ type deadLetter struct {
 	queue    chan ingest.DeadLetter
 	done     chan struct{}
 
-	mu      sync.Mutex // guards path and wrote; the rest is the writer's
+	mu      sync.Mutex // guards path, wrote and waiting; the rest is the writer's
+	room    *sync.Cond // waiting has fallen
+	waiting int        // bytes put and not written
 	wrote   bool       // something of this run is in the file
 	f       *os.File
 	regular bool // a file on a disk: it can be synced, cut and removed
@@ -57,6 +60,7 @@ func newDeadLetter(hard context.Context, path string, patience time.Duration, b 
 		patience: patience, again: min(deadLetterAgain, patience),
 		queue: make(chan ingest.DeadLetter, deadLetterQueue), done: make(chan struct{}),
 	}
+	d.room = sync.NewCond(&d.mu)
 	if path != "" {
 		if err := d.open(path); err != nil {
 			return nil, err
@@ -66,8 +70,34 @@ func newDeadLetter(hard context.Context, path string, patience time.Duration, b 
 	return d, nil
 }
 
-// put queues one rejected record. It waits while the queue is full.
-func (d *deadLetter) put(l ingest.DeadLetter) { d.queue <- l }
+// put queues one rejected record. It waits while the queue is full, by number
+// or by bytes.
+func (d *deadLetter) put(l ingest.DeadLetter) {
+	d.mu.Lock()
+	for d.waiting > deadLetterBytes {
+		d.room.Wait()
+	}
+	d.waiting += weight(&l)
+	d.mu.Unlock()
+	d.queue <- l
+}
+
+// taken makes room for others: l is written, or given up.
+func (d *deadLetter) taken(l *ingest.DeadLetter) {
+	d.mu.Lock()
+	d.waiting -= weight(l)
+	d.mu.Unlock()
+	d.room.Broadcast()
+}
+
+// weight is about what l holds in memory, in bytes.
+func weight(l *ingest.DeadLetter) int {
+	n := 512 + len(l.Message) + len(l.Envelope)
+	if l.Record != nil {
+		n += len(*l.Record)
+	}
+	return n
+}
 
 // close writes what is queued and closes the file; an empty one that was made
 // for nothing goes again.
@@ -157,7 +187,14 @@ func (d *deadLetter) run() {
 				panic("BUG: dead-letter line: " + err.Error())
 			}
 		}
-		if !d.write(lines.Bytes()) {
+		written := d.write(lines.Bytes())
+		for i := range group {
+			d.taken(&group[i])
+		}
+		if !written {
+			for l := range d.queue { // let those that wait go; their records stay pending
+				d.taken(&l)
+			}
 			return
 		}
 		for i := range group {
@@ -181,8 +218,6 @@ func (d *deadLetter) write(lines []byte) bool {
 		}
 		if time.Since(began) >= d.patience || !d.wait() {
 			d.failed(fmt.Errorf("rejected records cannot be kept: %w (free or name another place for them with --dead-letter; what was not kept is pending)", err))
-			for range d.queue { // let those that wait go; their records stay pending
-			}
 			return false
 		}
 	}
