@@ -405,8 +405,8 @@ func (p *Pool) serve(t *topic, old *stream) {
 		}
 		go s.read.run()
 		s.write()
-		if s.reason() == endAge {
-			p.leave(t)
+		if s.spare || s.reason() == endAge {
+			p.leave(t, s.spare)
 			return
 		}
 	}
@@ -442,19 +442,22 @@ func (p *Pool) stay(t *topic, tried bool) bool {
 	t.mu.Unlock()
 	p.mu.Unlock()
 	if !ok {
-		p.leave(t)
+		p.leave(t, false)
 	}
 	return ok
 }
 
 // leave takes a serve goroutine out of the count and gives its place to the
 // topic that has waited longest.
-func (p *Pool) leave(t *topic) {
+func (p *Pool) leave(t *topic, spare bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.active--
 	t.mu.Lock()
 	t.streams--
+	if spare {
+		t.ending--
+	}
 	t.mu.Unlock()
 	for len(p.starved) > 0 && p.active < p.cfg.Streams && p.err == nil && !p.closing.Load() {
 		next := p.starved[0]
@@ -744,11 +747,16 @@ func (p *Pool) latency(sent time.Time) {
 	}
 }
 
-// isSpare says whether t has other streams than the one asking.
-func (p *Pool) isSpare(t *topic) bool {
+// endSpare says whether the stream asking may end because t has others, and
+// counts it as ending then: two that idle must not both end for each other.
+func (t *topic) endSpare() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.streams > 1
+	if t.streams-t.ending <= 1 {
+		return false
+	}
+	t.ending++
+	return true
 }
 
 // warn logs at most once in ten seconds per kind.

@@ -58,6 +58,7 @@ type stream struct {
 	scratch  []byte
 	lastSend time.Time // of records
 	lastBeat time.Time
+	spare    bool // it ends for its topic has others
 
 	dead      chan struct{} // closed by the reader when the answer has ended
 	poke      chan struct{} // one token: look at the flags below
@@ -239,7 +240,8 @@ func (s *stream) upkeep() {
 		s.release() // it has nothing to prove the endpoint with: let another try
 	}
 	switch {
-	case idle >= s.p.cfg.IdleEnd && records == 0 && s.p.isSpare(s.t):
+	case idle >= s.p.cfg.IdleEnd && records == 0 && s.t.endSpare():
+		s.spare = true
 		s.end(endIdle)
 		s.noMore.Store(true)
 	case now.Sub(s.p.at(s.progress.Load())) >= s.p.cfg.Heartbeat && min(idle, now.Sub(s.lastBeat)) >= s.p.cfg.Heartbeat:
