@@ -405,8 +405,12 @@ func (p *Pool) serve(t *topic, old *stream) {
 		}
 		go s.read.run()
 		s.write()
-		if s.spare || s.reason() == endAge {
-			p.leave(t, s.spare)
+		switch {
+		case s.spare:
+			p.leave(t, 0)
+			return
+		case s.reason() == endAge:
+			p.leave(t, 1)
 			return
 		}
 	}
@@ -442,22 +446,21 @@ func (p *Pool) stay(t *topic, tried bool) bool {
 	t.mu.Unlock()
 	p.mu.Unlock()
 	if !ok {
-		p.leave(t, false)
+		p.leave(t, 1)
 	}
 	return ok
 }
 
 // leave takes a serve goroutine out of the count and gives its place to the
 // topic that has waited longest.
-func (p *Pool) leave(t *topic, spare bool) {
+//
+// counted is 1, or 0 where the topic no longer counts the goroutine.
+func (p *Pool) leave(t *topic, counted int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.active--
 	t.mu.Lock()
-	t.streams--
-	if spare {
-		t.ending--
-	}
+	t.streams -= counted
 	t.mu.Unlock()
 	for len(p.starved) > 0 && p.active < p.cfg.Streams && p.err == nil && !p.closing.Load() {
 		next := p.starved[0]
@@ -747,15 +750,15 @@ func (p *Pool) latency(sent time.Time) {
 	}
 }
 
-// endSpare says whether the stream asking may end because t has others, and
-// counts it as ending then: two that idle must not both end for each other.
-func (t *topic) endSpare() bool {
+// spared says whether t has other streams than the one asking, and if so stops
+// counting that one: of two that are idle alike only one may end.
+func (t *topic) spared() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.streams-t.ending <= 1 {
+	if t.streams < 2 {
 		return false
 	}
-	t.ending++
+	t.streams--
 	return true
 }
 

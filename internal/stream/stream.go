@@ -57,8 +57,8 @@ type stream struct {
 	limit    streamLimit
 	scratch  []byte
 	lastSend time.Time // of records
+	spare    bool      // it ends for being idle, and its topic no longer counts it
 	lastBeat time.Time
-	spare    bool // it ends for its topic has others
 
 	dead      chan struct{} // closed by the reader when the answer has ended
 	poke      chan struct{} // one token: look at the flags below
@@ -240,7 +240,7 @@ func (s *stream) upkeep() {
 		s.release() // it has nothing to prove the endpoint with: let another try
 	}
 	switch {
-	case idle >= s.p.cfg.IdleEnd && records == 0 && s.t.endSpare():
+	case idle >= s.p.cfg.IdleEnd && records == 0 && s.t.spared():
 		s.spare = true
 		s.end(endIdle)
 		s.noMore.Store(true)

@@ -37,7 +37,6 @@ type topic struct {
 
 	mu       sync.Mutex
 	streams  int   // serve goroutines
-	ending   int   // those of them whose stream ends for idling
 	taken    int64 // records of fresh batches taken so far
 	again    []segment
 	waiting  map[int]*retrySet // by back-off level
