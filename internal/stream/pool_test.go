@@ -44,7 +44,7 @@ func TestWindowBounds(t *testing.T) {
 								return n // the body has ended
 							}
 							n++
-						case <-time.After(150 * time.Millisecond):
+						case <-time.After(40 * time.Millisecond):
 							return n
 						}
 					}
@@ -167,6 +167,9 @@ func TestIdle(t *testing.T) {
 	}
 	drain(t, p, 5*time.Second)
 	eventually(t, 5*time.Second, func() bool { return p.Stats().Open == 1 }, "the extra streams end and one stays")
+	if t.Failed() {
+		t.Logf("%+v", p.Stats())
+	}
 	time.Sleep(100 * time.Millisecond)
 	stopPool(t, p, 5*time.Second)
 	if n, _ := k.counts(); n != 200 {
