@@ -95,8 +95,10 @@ func (r *Reader) Read(in io.Reader, src int32, id string, live bool) error {
 			if ferr != nil {
 				return ferr
 			}
-			fill = copy(r.buf, r.buf[used:fill])
-			r.offset += int64(used)
+			if used > 0 { // else a long record that trickles in would be moved at every read
+				fill = copy(r.buf, r.buf[used:fill])
+				r.offset += int64(used)
+			}
 			if fill, ferr = r.room(fill); ferr != nil {
 				return ferr
 			}
