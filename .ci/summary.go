@@ -17,7 +17,7 @@ type event struct {
 }
 
 func main() {
-	var passed, failed, skipped int
+	var passed, failed, skipped, packages int
 	said := map[string][]string{} // by package and test, until that test ends
 	lines := bufio.NewReader(os.Stdin)
 	for {
@@ -25,7 +25,11 @@ func main() {
 		var e event
 		switch {
 		case err != nil && line == "":
-			fmt.Printf("%d passed, %d failed, %d skipped\n", passed, failed, skipped)
+			fmt.Printf("%d passed, %d failed, %d skipped", passed, failed, skipped)
+			if packages > 0 {
+				fmt.Printf("; %d packages failed", packages)
+			}
+			fmt.Println()
 			return
 		case json.Unmarshal([]byte(line), &e) != nil:
 			fmt.Print(line) // the go command itself
@@ -44,6 +48,9 @@ func main() {
 			}
 		case "pass", "fail", "skip":
 			if e.Test == "" {
+				if e.Action == "fail" {
+					packages++
+				}
 				// What never ended, because the package panicked or ran out of time.
 				for key, lines := range said {
 					if e.Action == "fail" && strings.HasPrefix(key, e.Package+" ") {

@@ -30,7 +30,10 @@ func (None) Authorization(context.Context) (string, error) { return "", nil }
 
 // Basic sends an API key and its secret.
 // Source: RFC 7617; Confluent's Kafka REST API takes a cluster's API key so.
-type Basic struct{ header string }
+//
+// The header lies behind a pointer: fmt calls no String method of what sits in
+// an unexported field, and would print a string that is held there.
+type Basic struct{ header *string }
 
 // NewBasic returns an Authorizer for key and secret.
 // Errors: an empty part, a colon in the key, or a line break in either.
@@ -45,11 +48,17 @@ func NewBasic(key, secret string) (Basic, error) {
 	case strings.ContainsAny(secret, "\r\n"):
 		return Basic{}, errors.New("the API secret holds a line break")
 	}
-	return Basic{"Basic " + base64.StdEncoding.EncodeToString([]byte(key+":"+secret))}, nil
+	header := "Basic " + base64.StdEncoding.EncodeToString([]byte(key+":"+secret))
+	return Basic{&header}, nil
 }
 
-// Authorization returns the Basic header.
-func (b Basic) Authorization(context.Context) (string, error) { return b.header, nil }
+// Authorization returns the Basic header; "" for the zero Basic.
+func (b Basic) Authorization(context.Context) (string, error) {
+	if b.header == nil {
+		return "", nil
+	}
+	return *b.header, nil
+}
 
 // String masks the credentials wherever they would be printed.
 func (Basic) String() string { return "basic ***" }

@@ -95,7 +95,7 @@ func (r *Reader) Read(in io.Reader, src int32, id string, live bool) error {
 			if ferr != nil {
 				return ferr
 			}
-			if used > 0 { // else a long record that trickles in would be moved at every read
+			if used > 0 { // else a long line that comes in small reads would be moved by each
 				fill = copy(r.buf, r.buf[used:fill])
 				r.offset += int64(used)
 			}

@@ -79,15 +79,15 @@ func parseBase(raw string) (base *url.URL, pathGiven bool, err error) {
 	if raw == "" {
 		return nil, false, ErrNoEndpoint
 	}
+	if strings.Contains(raw, "@") { // before any error that repeats it
+		return nil, false, errors.New("--rest-endpoint holds a user name or password: give them by KAFKA_API_KEY and KAFKA_API_SECRET, or --api-key and --api-secret-file")
+	}
 	if !strings.Contains(raw, "://") {
 		return nil, false, fmt.Errorf("--rest-endpoint %q: has no scheme: write https://%s", raw, raw)
 	}
 	u, err := url.Parse(raw)
 	if err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, false, fmt.Errorf("--rest-endpoint %q: want http:// or https://, a host, and a path only where the endpoint has one", raw)
-	}
-	if u.User != nil {
-		return nil, false, errors.New("--rest-endpoint holds a user name or password: give them by KAFKA_API_KEY and KAFKA_API_SECRET, or --api-key and --api-secret-file")
 	}
 	u.RawQuery, u.Fragment = "", ""
 	p := strings.TrimSuffix(u.Path, "/")

@@ -61,7 +61,7 @@ func sameOrigin(a, b *url.URL) bool {
 	if !strings.EqualFold(a.Hostname(), b.Hostname()) {
 		return false
 	}
-	if a.Scheme == b.Scheme && hostPort(a) == hostPort(b) {
+	if a.Scheme == b.Scheme && strings.EqualFold(hostPort(a), hostPort(b)) {
 		return true
 	}
 	return a.Scheme == "http" && b.Scheme == "https" && a.Port() == "" && b.Port() == ""
@@ -152,7 +152,7 @@ func explainTLS(u *url.URL, err error) error {
 		hint = "its certificate has expired, or this machine's clock is wrong"
 	case strings.Contains(text, "valid for") || strings.Contains(text, "doesn't contain any IP SANs"):
 		hint = "its certificate is for another name: use the name in the certificate as --rest-endpoint"
-	case strings.Contains(text, "does not look like a TLS handshake"):
+	case strings.Contains(text, "does not look like a TLS handshake") || strings.Contains(text, "server gave HTTP response"):
 		hint = "it speaks plain HTTP at this port: use http:// or another port"
 	}
 	return fmt.Errorf("TLS with %s: %w (%s)", hostPort(u), err, hint)

@@ -39,7 +39,9 @@ var (
 	terminalMessage = []byte("Bad Request: Error processing message: ")
 	terminalJSON    = []byte("Bad Request: Error processing JSON: ")
 	tooLarge        = []byte("size is larger than allowed threshold")
-	idleTimeout     = []byte("Idle timeout expired")
+	idleTimeout     = []byte("Idle timeout expired: ")
+	quotesData      = []byte("Bad Request: data=") // these two repeat what the record holds
+	quotesField     = []byte("Unrecognized field ")
 )
 
 // Judge returns what a delivery report with this code and message means. A
@@ -107,14 +109,15 @@ func Judge(code int, message []byte) Verdict {
 }
 
 func judge400(message []byte) Verdict {
+	if bytes.Contains(message, idleTimeout) && !bytes.HasPrefix(message, quotesData) && !bytes.HasPrefix(message, quotesField) {
+		// Whatever it begins with, it is nobody's fault: the head must not be blamed.
+		return Verdict{Outcome: record.Retry, Reason: "idle", EndStream: true, Terminal: true}
+	}
 	if bytes.HasPrefix(message, terminalMessage) || bytes.HasPrefix(message, terminalJSON) {
 		return Verdict{
 			Outcome: record.Retry, Reason: "stream_ended", EndStream: true, Terminal: true,
 			HeadTooLarge: bytes.Contains(message, tooLarge),
 		}
-	}
-	if bytes.Contains(message, idleTimeout) {
-		return Verdict{Outcome: record.Retry, Reason: "idle", EndStream: true, Terminal: true}
 	}
 	return Verdict{Outcome: record.Rejected, Reason: "bad_request"}
 }

@@ -31,6 +31,7 @@ type reading struct {
 	reported   int // likewise, of any code
 	throttled  int // likewise, of 429s
 	bytes      int
+	final      int
 	everGood   bool
 	suspect    bool // the last report blamed its own record for a syntax error
 	terminal   *Verdict
@@ -221,7 +222,7 @@ func (r *reading) tellRun() {
 	r.s.p.handler.Delivered(b, r.runFrom, r.at)
 	r.runFrom = r.at
 	b.Resolve(n)
-	r.s.t.settled(n)
+	r.final += n
 }
 
 // report takes one report the long way.
@@ -301,7 +302,7 @@ func (r *reading) fail(g segment, i int, v Verdict, rep *Report) {
 			Code: rep.ErrorCode, Reason: v.Reason, Message: string(rep.Message), Attempts: int(try.Attempts),
 		})
 		s.t.rejected()
-		s.t.settled(1)
+		r.final++
 		return
 	}
 	if v.Outcome == record.Unknown {
@@ -346,11 +347,15 @@ func (r *reading) settle() {
 		r.throttled = 0
 	}
 	s.win.release(r.reported, r.bytes)
-	r.reported, r.delivered, r.bytes = 0, 0, 0
+	final := r.final
+	r.reported, r.delivered, r.bytes, r.final = 0, 0, 0, 0
 	if s.finished.Load() {
 		if records, _, _ := s.win.fill(); records == 0 {
 			r.lastCall()
 		}
+	}
+	if final > 0 {
+		s.t.settled(final) // last: who waits for it finds all counted
 	}
 }
 

@@ -2,6 +2,7 @@ package stream
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -343,11 +344,30 @@ func timeLen(data []byte) int {
 	if len(data) < 21 || data[4] != '-' || data[7] != '-' || data[10] != 'T' || data[13] != ':' || data[16] != ':' {
 		return 0
 	}
+	// A quote or a backslash in place of a digit would end or bend the string.
+	if !digitsIn(data, 0, dayDigits) || !digitsIn(data, 8, clockDigits) || !digitsIn(data, 11, clockDigits) {
+		return 0
+	}
 	if data[19] == 'Z' && data[20] == '"' {
 		return 20
 	}
-	if len(data) > 24 && data[19] == '.' && data[23] == 'Z' && data[24] == '"' {
+	if len(data) > 24 && data[19] == '.' && data[23] == 'Z' && data[24] == '"' &&
+		data[20]-'0' <= 9 && data[21]-'0' <= 9 && data[22]-'0' <= 9 {
 		return 24
 	}
 	return 0
+}
+
+// Which of eight bytes are to be digits, the first in the lowest byte.
+const (
+	dayDigits   = 0x00_ff_ff_00_ff_ff_ff_ff // "2021-12-"
+	clockDigits = 0xff_ff_00_ff_ff_00_ff_ff // "13T16:29" and "16:29:10"
+)
+
+// digitsIn says whether those of the eight bytes at data[at:] that mask names
+// are digits: high half 3, low half at most 9, all eight at once.
+func digitsIn(data []byte, at int, mask uint64) bool {
+	const high, low = 0xf0f0f0f0f0f0f0f0, 0x0f0f0f0f0f0f0f0f
+	w := binary.LittleEndian.Uint64(data[at:])
+	return (w&high^0x3030303030303030)&mask == 0 && (w&low+0x0606060606060606)&high&mask == 0
 }

@@ -56,7 +56,8 @@ type stream struct {
 
 	limit    streamLimit
 	scratch  []byte
-	lastSend time.Time
+	lastSend time.Time // of records
+	lastBeat time.Time
 
 	dead      chan struct{} // closed by the reader when the answer has ended
 	poke      chan struct{} // one token: look at the flags below
@@ -241,10 +242,10 @@ func (s *stream) upkeep() {
 	case idle >= s.p.cfg.IdleEnd && records == 0 && s.p.isSpare(s.t):
 		s.end(endIdle)
 		s.noMore.Store(true)
-	case now.Sub(s.p.at(s.progress.Load())) >= s.p.cfg.Heartbeat && idle >= s.p.cfg.Heartbeat:
+	case now.Sub(s.p.at(s.progress.Load())) >= s.p.cfg.Heartbeat && min(idle, now.Sub(s.lastBeat)) >= s.p.cfg.Heartbeat:
 		// A newline between records is no record; it resets the server's idle timer.
 		if s.writeAll([]byte("1\r\n\n\r\n")) == nil {
-			s.lastSend = now
+			s.lastBeat = now // and not lastSend: a heartbeat does not end idling
 		}
 	}
 }
