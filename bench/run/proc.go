@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -212,7 +213,7 @@ func (l *lab) startServer(ctx context.Context, mode string, expect int64, more .
 	if err := json.NewDecoder(io.LimitReader(s.out, 200)).Decode(&first); err != nil || first.Listening == "" {
 		_ = s.cmd.Process.Kill()
 		_ = s.cmd.Wait()
-		return nil, fmt.Errorf("read the server's address: %v", err)
+		return nil, errors.Join(errors.New("the server did not say its address"), err)
 	}
 	s.addr = first.Listening
 	return s, nil

@@ -3,7 +3,6 @@ package ingest
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"strings"
 	"testing"
 
@@ -225,7 +224,7 @@ func FuzzDeadLetterPayload(f *testing.F) {
 			t.Fatal(err)
 		}
 		if got, err := back.payload(); err != nil || !bytes.Equal(got, payload) {
-			t.Fatal(fmt.Sprintf("%q, %v", got, err))
+			t.Fatalf("%q, %v", got, err)
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -118,7 +119,7 @@ func read(t testing.TB, cfg LineConfig, in io.Reader) []got {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Read(in, 3, "id", false); err != nil && err != ErrCount {
+	if err := r.Read(in, 3, "id", false); err != nil && !errors.Is(err, ErrCount) {
 		t.Fatal(err)
 	}
 	if err := r.Close(); err != nil {

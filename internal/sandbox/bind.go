@@ -140,7 +140,7 @@ func bindData(d *produceData, c *cursor) error {
 // check refuses the member combinations that the data object's constructor
 // refuses.
 func (d *produceData) check() error {
-	problem := ""
+	var problem string
 	schemas := count(d.schemaID, d.schemaVersion, d.schema)
 	switch {
 	case d.subject && d.strategy:

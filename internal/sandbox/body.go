@@ -71,9 +71,6 @@ func (b *body) appendNext(dst []byte) ([]byte, error) {
 	return dst, nil
 }
 
-// buffered says whether more of the body can be had without waiting.
-func (b *body) buffered() bool { return !b.done && b.br.Buffered() > 0 }
-
 // nextChunk reads the end of the chunk before and the head of the next.
 func (b *body) nextChunk() error {
 	left := 4096

@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -199,7 +200,7 @@ func TestIdleTimeCounts(t *testing.T) {
 		for {
 			_, err := idleReader{c}.Read(make([]byte, 1))
 			if err != nil {
-				if took := time.Since(begin); err != errIdle || n != 3 || took != 130*time.Second {
+				if took := time.Since(begin); !errors.Is(err, errIdle) || n != 3 || took != 130*time.Second {
 					t.Errorf("%d heartbeats, %v after %s; want 3, %v after 2m10s", n, err, took, errIdle)
 				}
 				return

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -161,7 +162,7 @@ func (c *client) rest() (rs []report, err error) {
 	c.t.Helper()
 	for {
 		r, err := c.tryNext()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return rs, nil
 		} else if err != nil {
 			return rs, err

@@ -99,7 +99,7 @@ func splitPath(path string) ([]string, error) {
 
 // kafkaRoutes are the REST v3 routes, served with and without /kafka in front:
 // a self-managed REST Proxy has them without, Confluent Server and Cloud with.
-func kafkaRoutes(s *Sandbox) []route {
+func kafkaRoutes() []route {
 	var out []route
 	add := func(method, pattern string, fn func(x *exchange) *answer) {
 		serve := func(x *exchange) bool {

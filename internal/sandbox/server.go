@@ -63,7 +63,7 @@ func Start(cfg Config) (*Sandbox, error) {
 	}
 	s.limiter, s.posts = newRecordLimiter(s.limits), newPostLimiter(s.limits.PostsPerSecond)
 	s.faults.Store(newFaultSet(cfg.Faults))
-	s.routes = kafkaRoutes(s)
+	s.routes = kafkaRoutes()
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if err := s.listen(); err != nil {
 		s.cancel()
