@@ -17,6 +17,7 @@ type Config struct {
 	ReportTimeout time.Duration // a stream without any report for this long is given up
 	Heartbeat     time.Duration // a stream with nothing to write sends a newline this often
 	IdleEnd       time.Duration // an idle stream that is not its topic's last one ends
+	Silence       time.Duration // a new stream without a report for this long is looked into
 	DialTimeout   time.Duration // TCP connect and TLS handshake together
 	MaxAttempts   int           // reports that judge a record before it is rejected; dials before the first success
 	RetryInitial  time.Duration // first back-off; it doubles, with jitter
@@ -46,7 +47,7 @@ func DefaultConfig() Config {
 	return Config{
 		Streams: 4, InFlight: 8192, InFlightBytes: 1 << 20,
 		RotateAfter: 5 * time.Minute, ReportTimeout: 75 * time.Second,
-		Heartbeat: 10 * time.Second, IdleEnd: 20 * time.Second, DialTimeout: 10 * time.Second,
+		Heartbeat: 10 * time.Second, IdleEnd: 20 * time.Second, Silence: 5 * time.Second, DialTimeout: 10 * time.Second,
 		MaxAttempts: 10, RetryInitial: 200 * time.Millisecond, RetryMax: 30 * time.Second,
 	}
 }

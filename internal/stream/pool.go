@@ -77,6 +77,7 @@ type Pool struct {
 	start   time.Time
 
 	throttled atomic.Bool // a 429 was seen: pace though the profile has no limits
+	buffered  atomic.Bool // the endpoint answers only once a request has ended
 	closing   atomic.Bool
 	starving  atomic.Int32 // topics waiting for a stream
 	probe     chan struct{}

@@ -331,6 +331,9 @@ func (r *reading) settle() {
 		r.tellRun()
 	}
 	if !s.confirmed.Swap(true) {
+		if s.silent.Load() && s.finished.Load() {
+			s.p.answeredAtEnd(s)
+		}
 		s.p.opened(s)
 	}
 	s.touch()

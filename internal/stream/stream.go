@@ -38,6 +38,8 @@ const (
 	endStalled  = "stalled"
 	endRefused  = "refused"
 	endHeld     = "held"
+	endSilent   = "silent"
+	endRequest  = "request" // one request a window, as a buffering endpoint wants it
 	endError    = "error"
 )
 
@@ -56,6 +58,7 @@ type stream struct {
 
 	limit    streamLimit
 	scratch  []byte
+	single   bool      // one window, then the body ends: the endpoint buffers requests
 	lastSend time.Time // of records
 	spare    bool      // it ends for being idle, and its topic no longer counts it
 	lastBeat time.Time
@@ -69,7 +72,8 @@ type stream struct {
 	records   atomic.Int64  // sent
 	replaced  atomic.Bool   // the replacement is connected
 	confirmed atomic.Bool   // a report has come
-	asked     atomic.Bool   // the endpoint was asked for the topic
+	silent    atomic.Bool   // no report came for too long: the body ends here
+	ended     atomic.Int64  // when the last chunk was written, as pool time
 	finished  atomic.Bool   // the last chunk is written
 	progress  atomic.Int64  // last report or piece written, as pool time
 	broken    atomic.Bool   // the connection is closed by us
@@ -89,7 +93,8 @@ func newStream(p *Pool, t *topic, conn net.Conn) *stream {
 	s := &stream{
 		p: p, t: t, conn: conn, win: newWindow(), born: now, lastSend: now, jitter: 0.8 + 0.4*rand.Float64(),
 		dead: make(chan struct{}), poke: make(chan struct{}, 1),
-		limit: streamLimit{records: p.cfg.InFlight, bytes: p.cfg.InFlightBytes},
+		limit:  streamLimit{records: p.cfg.InFlight, bytes: p.cfg.InFlightBytes},
+		single: p.buffered.Load(),
 	}
 	s.progress.Store(int64(p.since(now)))
 	s.read.init(s)
@@ -146,6 +151,15 @@ func (s *stream) next() (g segment, ok bool) {
 			s.end(endIdle) // others wait for a stream: this topic goes to the end of the queue
 			return segment{}, false
 		}
+		if s.single && s.records.Load() > 0 {
+			if s.roomy() {
+				if g, ok = s.ready(); ok {
+					return g, true
+				}
+			}
+			s.end(endRequest)
+			return segment{}, false
+		}
 		if !s.roomy() {
 			s.wait(nil, s.win.space)
 			continue
@@ -187,6 +201,9 @@ func (s *stream) over() bool {
 		return true
 	case s.replaced.Load():
 		s.end(endAge)
+		return true
+	case s.silent.Load() && !s.confirmed.Load():
+		s.end(endSilent)
 		return true
 	case s.retire.Load() && !s.replacing.Load():
 		if records, _, _ := s.win.fill(); records == 0 && time.Since(s.lastSend) > time.Second {
@@ -258,7 +275,7 @@ func (s *stream) roomy() bool {
 	if records == 0 {
 		return true
 	}
-	if !s.confirmed.Load() {
+	if !s.confirmed.Load() && !s.single {
 		return false
 	}
 	return records < s.limit.records && bytes < s.limit.bytes
@@ -273,6 +290,11 @@ func (s *stream) send(g segment) bool {
 			return true
 		}
 		n, size := s.fit(g)
+		if n == 0 && s.single {
+			s.end(endRequest)
+			s.t.putBack(g)
+			return false
+		}
 		if n == 0 {
 			s.wait(nil, s.win.space)
 			if s.over() {
@@ -407,7 +429,7 @@ func frame(body []byte) []byte {
 func (s *stream) fit(g segment) (n, size int) {
 	records, bytes, _ := s.win.fill()
 	maxRecords, room := s.limit.records-records, s.limit.bytes-bytes
-	if records > 0 && (maxRecords <= 0 || room <= 0 || !s.confirmed.Load()) {
+	if records > 0 && (maxRecords <= 0 || room <= 0 || !s.confirmed.Load() && !s.single) {
 		return 0, 0
 	}
 	maxBytes := room
@@ -497,6 +519,7 @@ func (s *stream) finish() {
 	default:
 		if !s.broken.Load() && !s.read.wroteBadly() {
 			s.finished.Store(true)
+			s.ended.Store(int64(s.p.since(time.Now())))
 			_ = s.conn.SetWriteDeadline(time.Now().Add(lastWait))
 			if _, err := s.conn.Write([]byte("0\r\n\r\n")); err != nil && !errors.Is(err, io.EOF) {
 				s.read.writeFailed(err)

@@ -34,7 +34,9 @@ func (s *stream) inspect(now time.Time) {
 			return
 		}
 	}
-	if !s.confirmed.Load() && records > 0 && now.Sub(oldest) > silence && !s.asked.Swap(true) {
+	if !s.confirmed.Load() && records > 0 && now.Sub(oldest) > s.p.cfg.Silence && !s.silent.Swap(true) {
+		// A server blocks for up to a minute on a topic that is not there; and
+		// what buffers requests answers only once the body has ended.
 		s.p.wg.Add(1)
 		go s.p.explainSilence(s.t)
 	}
@@ -47,11 +49,6 @@ func (s *stream) inspect(now time.Time) {
 	}
 	s.kick()
 }
-
-// silence is how long a new stream may bring no report before the endpoint is
-// asked whether the topic is there at all: a server blocks for up to a minute
-// on one that is not, before it says so.
-const silence = 5 * time.Second
 
 // explainSilence looks for the reason why a topic's stream brings no report.
 func (p *Pool) explainSilence(t *topic) {
@@ -74,4 +71,18 @@ func (p *Pool) explainSilence(t *topic) {
 
 func jittered(d time.Duration, factor float64) time.Duration {
 	return time.Duration(float64(d) * factor)
+}
+
+// promptly is how soon after the end of a silent stream's body its reports come
+// when the body's end was what they waited for.
+const promptly = time.Second
+
+// answeredAtEnd decides whether the endpoint, or what stands before it, takes
+// requests only as a whole: from then on each carries one window and ends.
+func (p *Pool) answeredAtEnd(s *stream) {
+	if p.since(time.Now())-time.Duration(s.ended.Load()) > promptly || p.buffered.Swap(true) {
+		return
+	}
+	p.log.Warn("the endpoint answers only once a request has ended, something in between buffers: sending one request after another instead of streams",
+		"topic", s.t.name)
 }
