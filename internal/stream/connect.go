@@ -1,0 +1,259 @@
+package stream
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/produce-agent/produce-agent/internal/auth"
+	"github.com/produce-agent/produce-agent/internal/record"
+)
+
+// connect waits until a POST may be sent and opens a stream. It returns no
+// stream and no error when there is nothing left to open one for. release must
+// be called once the outcome of the attempt is known.
+func (p *Pool) connect(t *topic) (s *stream, release func(), err error) {
+	release = p.waitTurn()
+	if p.ctx.Err() != nil || p.given(t) {
+		release()
+		return nil, release, nil
+	}
+	if d := p.limiter.Open(time.Now()); d > 0 {
+		p.stats.waited(limitConnections, d)
+		if !p.sleep(d) {
+			release()
+			return nil, release, nil
+		}
+	}
+	u := p.target.produceURL(t.name)
+	t.mu.Lock()
+	if t.redirect != nil {
+		u = t.redirect
+	}
+	t.mu.Unlock()
+	conn, err := p.dial(p.ctx, u)
+	if err != nil {
+		t.mu.Lock()
+		t.redirect = nil
+		t.mu.Unlock()
+		return nil, release, err
+	}
+	p.mu.Lock()
+	p.connected = true
+	p.mu.Unlock()
+	head, err := p.requestHead(p.ctx, u)
+	if err == nil {
+		_, err = conn.Write(head)
+	}
+	if err != nil {
+		conn.Close()
+		return nil, release, fmt.Errorf("open stream for topic %q: %w", t.name, err)
+	}
+	s = newStream(p, t, conn)
+	s.url = u
+	s.release = release
+	p.mu.Lock()
+	p.live[s] = struct{}{}
+	p.mu.Unlock()
+	p.stats.opened()
+	return s, release, nil
+}
+
+// given says whether topic or endpoint have been given up.
+func (p *Pool) given(t *topic) bool {
+	select {
+	case <-t.failed:
+		return true
+	case <-p.failed:
+		return true
+	default:
+		return p.closing.Load()
+	}
+}
+
+// waitTurn waits out the back-off. While opens fail only one goroutine tries
+// at a time, or each outage would end in a herd.
+func (p *Pool) waitTurn() (release func()) {
+	p.mu.Lock()
+	failing := p.fails > 0
+	p.mu.Unlock()
+	if !failing {
+		return func() {}
+	}
+	select {
+	case p.probe <- struct{}{}:
+	case <-p.ctx.Done():
+		return func() {}
+	case <-p.failed:
+		return func() {}
+	}
+	var once sync.Once
+	release = func() { once.Do(func() { <-p.probe }) }
+	p.mu.Lock()
+	d := time.Until(p.notBefore)
+	if p.fails == 0 {
+		d = 0
+	}
+	p.mu.Unlock()
+	p.sleep(d)
+	return release
+}
+
+// sleep waits, and returns false when the Pool ends first.
+func (p *Pool) sleep(d time.Duration) bool {
+	if d <= 0 {
+		return true
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-p.ctx.Done():
+	case <-p.failed:
+	}
+	return false
+}
+
+// openFailed backs off after a connection that could not be made.
+func (p *Pool) openFailed(err error) {
+	if p.ctx.Err() != nil {
+		return
+	}
+	fails, wait, connected := p.backOff(0)
+	var cert *tls.CertificateVerificationError
+	if p.cfg.OneShot && !connected && (fails >= p.cfg.MaxAttempts || errors.As(err, &cert)) {
+		p.fail(&EndpointError{Err: err})
+		return
+	}
+	p.warn("connect", "cannot connect, will try again", "error", err, "attempt", fails, "wait", wait.Round(time.Millisecond))
+}
+
+// backOff counts a failed open and moves the time of the next one, to at least
+// after from now.
+func (p *Pool) backOff(after time.Duration) (fails int, wait time.Duration, connected bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.fails == 0 {
+		p.backoffs.Reset()
+	}
+	if p.connected {
+		p.backoffs.MaxInterval = p.cfg.RetryMax
+	}
+	p.fails++
+	wait = max(p.backoffs.NextBackOff(), after)
+	p.notBefore = time.Now().Add(wait)
+	return p.fails, wait, p.connected
+}
+
+// opened notes the first report of a stream: the endpoint works.
+func (p *Pool) opened(s *stream) {
+	p.mu.Lock()
+	failed := p.fails
+	p.fails = 0
+	p.mu.Unlock()
+	if failed > 0 {
+		p.log.Info("endpoint answers again", "after_attempts", failed)
+	}
+	s.t.mu.Lock()
+	s.t.hops = 0
+	s.t.mu.Unlock()
+	s.release()
+}
+
+// ended is called by the reader when a stream is over: err nil for a proper
+// end of the answer, n records were returned to their topic.
+func (p *Pool) ended(s *stream, err error, ref *refusal, n int, unknown bool) {
+	p.mu.Lock()
+	delete(p.live, s)
+	p.mu.Unlock()
+	p.stats.closed(s.reason())
+	defer s.release()
+	if p.ctx.Err() != nil && ref == nil {
+		return
+	}
+	switch {
+	case ref != nil:
+		p.refused(s, ref)
+	case !s.confirmed.Load() && s.reason() != endIdle && s.reason() != endAge &&
+		(n > 0 || time.Since(s.born) < time.Second): // who closes at once would be asked without a pause
+		_, wait, _ := p.backOff(0)
+		p.warn("broken", "stream ended before any delivery report", "topic", s.t.name, "error", err, "records_to_resend", n, "wait", wait.Round(time.Millisecond))
+	case n > 0:
+		p.warn("broken", "stream ended early", "topic", s.t.name, "reason", s.reason(), "error", err, "records_to_resend", n, "possibly_duplicated", unknown)
+	}
+	s.kick()
+}
+
+// refused acts on a status that came instead of reports.
+func (p *Pool) refused(s *stream, ref *refusal) {
+	where := s.url.Redacted()
+	if _, none := p.target.Auth.(auth.None); none && ref.status == http.StatusUnauthorized {
+		ref.remedy = noCredentials
+	}
+	err := fmt.Errorf("%s answered %w", where, ref)
+	switch ref.fate {
+	case openFollow:
+		p.follow(s, ref)
+	case openStop, openDenied:
+		if !sameOrigin(p.target.Base, s.url) {
+			err = fmt.Errorf("%w; the endpoint redirects there and, as it is another host, without credentials: if it is right, give it as --rest-endpoint", err)
+		}
+		p.fail(&EndpointError{Denied: ref.fate == openDenied, Err: err})
+	case openTopic:
+		v := Verdict{Outcome: record.Retry, Reason: "unauthorized", Hold: true, Denied: ref.denied}
+		if !ref.denied {
+			v.Reason = "unknown_topic"
+		}
+		s.t.holdOn(v, ref.status, ref.text)
+	case openRetry:
+		after, _ := strconv.Atoi(ref.retryText)
+		_, wait, _ := p.backOff(min(time.Duration(after)*time.Second, 5*time.Minute))
+		p.warn("refused", "stream refused, will try again", "topic", s.t.name, "error", err, "wait", wait.Round(time.Millisecond))
+	}
+}
+
+// maxHops is how many redirects in a row are followed.
+const maxHops = 5
+
+// follow sends the topic's next stream to where ref points.
+func (p *Pool) follow(s *stream, ref *refusal) {
+	to, err := s.url.Parse(ref.location)
+	if err != nil || to.Host == "" || to.Scheme != "http" && to.Scheme != "https" {
+		p.fail(&EndpointError{Err: fmt.Errorf("%s redirects to %q, which is no address of an endpoint", s.url.Redacted(), ref.location)})
+		return
+	}
+	to.User, to.Fragment = nil, ""
+	s.t.mu.Lock()
+	// A redirect that another of the topic's streams met too is no hop more.
+	if known := s.t.redirect; known == nil || *known != *to || *to == *s.url {
+		s.t.hops++
+	}
+	hops := s.t.hops
+	s.t.redirect = to
+	s.t.mu.Unlock()
+	if hops > maxHops {
+		p.fail(&EndpointError{Err: fmt.Errorf("%s: more than %d redirects in a row, the last to %s: check --rest-endpoint", p.target.Base.Redacted(), maxHops, to.Redacted())})
+		return
+	}
+	p.warn("redirect", "endpoint redirects; what was sent is sent again", "status", ref.status, "to", to.Redacted(), "with_credentials", sameOrigin(p.target.Base, to))
+}
+
+// topicHeld tells of a topic that takes no records, and gives it up where the
+// run is to end.
+func (p *Pool) topicHeld(t *topic, v Verdict, code int, message string, probes int) {
+	text := fmt.Sprintf("%d %s", code, oneLine(message))
+	remedy := "create the topic, or check its name"
+	if v.Denied {
+		remedy = "grant the key's principal WRITE on the topic, or use a key of this cluster"
+	}
+	if p.cfg.OneShot && (v.Denied || probes >= p.cfg.MaxAttempts || p.target.MissingTopic(p.ctx, t.name)) {
+		t.fail(&TopicError{Topic: t.name, Denied: v.Denied, Text: text + " (" + remedy + ")"})
+		return
+	}
+	p.warn("held:"+t.name, "topic takes no records; probing it", "topic", t.name, "error", text, "remedy", remedy, "probes", probes)
+}

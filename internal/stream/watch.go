@@ -1,0 +1,77 @@
+package stream
+
+import (
+	"fmt"
+	"time"
+)
+
+// watch looks after the streams' clocks: stalls, age, heartbeats.
+func (p *Pool) watch() {
+	defer p.wg.Done()
+	period := min(time.Second, p.cfg.ReportTimeout/4, p.cfg.Heartbeat/2)
+	ticker := time.NewTicker(period)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-p.ctx.Done():
+			return
+		case now := <-ticker.C:
+			p.eachStream(func(s *stream) { s.inspect(now) })
+		}
+	}
+}
+
+// inspect is the watch's look at one stream.
+func (s *stream) inspect(now time.Time) {
+	records, _, oldest := s.win.fill()
+	if records > 0 {
+		last := s.p.at(s.progress.Load())
+		if oldest.After(last) {
+			last = oldest
+		}
+		if now.Sub(last) > s.p.cfg.ReportTimeout {
+			s.abort(endStalled)
+			return
+		}
+	}
+	if !s.confirmed.Load() && records > 0 && now.Sub(oldest) > silence && !s.asked.Swap(true) {
+		s.p.wg.Add(1)
+		go s.p.explainSilence(s.t)
+	}
+	cfg := s.p.cfg
+	old := cfg.RotateAfter > 0 && now.Sub(s.born) > jittered(cfg.RotateAfter, s.jitter)
+	if old || cfg.RotateRecords > 0 && float64(s.records.Load()) > float64(cfg.RotateRecords)*s.jitter {
+		if int64(s.p.since(now)) >= s.retireAt.Load() {
+			s.retire.Store(true)
+		}
+	}
+	s.kick()
+}
+
+// silence is how long a new stream may bring no report before the endpoint is
+// asked whether the topic is there at all: a server blocks for up to a minute
+// on one that is not, before it says so.
+const silence = 5 * time.Second
+
+// explainSilence looks for the reason why a topic's stream brings no report.
+func (p *Pool) explainSilence(t *topic) {
+	defer p.wg.Done()
+	if !p.target.MissingTopic(p.ctx, t.name) {
+		return
+	}
+	text := fmt.Sprintf("does not exist on cluster %s, and was not created by producing to it (create the topic, or check its name)", p.target.ClusterID)
+	if p.cfg.OneShot {
+		t.fail(&TopicError{Topic: t.name, Text: text})
+		p.eachStream(func(s *stream) {
+			if s.t == t {
+				s.abort(endHeld)
+			}
+		})
+		return
+	}
+	p.warn("held:"+t.name, "no delivery report yet", "topic", t.name, "error", text)
+}
+
+func jittered(d time.Duration, factor float64) time.Duration {
+	return time.Duration(float64(d) * factor)
+}
