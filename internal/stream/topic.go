@@ -59,6 +59,7 @@ type retrySet struct {
 // intervals while the rest waits.
 type hold struct {
 	probes int
+	news   bool // a probe is under way, or the hold has just begun
 	held   []segment
 	probe  *segment // ready to be sent
 	timer  *time.Timer
@@ -131,7 +132,7 @@ func (t *topic) take() (segment, bool) {
 			return segment{}, false
 		}
 		g := *h.probe
-		h.probe = nil
+		h.probe, h.news = nil, true
 		t.backlog -= g.size()
 		return g, true
 	}
@@ -249,7 +250,7 @@ func (t *topic) block(from segment, i int, try record.Try, v Verdict, code int, 
 // startHold keeps everything back. Called with mu held.
 func (t *topic) startHold() {
 	if t.hold == nil {
-		t.hold = &hold{held: t.again}
+		t.hold = &hold{held: t.again, news: true}
 		t.again = nil
 	}
 	t.regate()
@@ -262,13 +263,16 @@ func (t *topic) holdOn(v Verdict, code int, message string) {
 	t.mu.Lock()
 	t.startHold()
 	h := t.hold
-	if h.timer != nil || h.probe != nil {
+	if !h.news {
 		t.mu.Unlock() // several records of one window come back alike
 		return
 	}
+	h.news = false
 	h.probes++
 	probes := h.probes
-	t.nextProbe(t.p.backoff(probes - 1))
+	if h.timer == nil && h.probe == nil { // else what came back with the probe's stream has armed it
+		t.nextProbe(t.p.backoff(probes - 1))
+	}
 	t.mu.Unlock()
 	t.p.topicHeld(t, v, code, message, probes)
 }
