@@ -520,7 +520,7 @@ func (s *stream) finish() {
 		if !s.broken.Load() && !s.read.wroteBadly() {
 			s.finished.Store(true)
 			s.ended.Store(int64(s.p.since(time.Now())))
-			_ = s.conn.SetWriteDeadline(time.Now().Add(lastWait))
+			_ = s.conn.SetWriteDeadline(time.Now().Add(s.p.cfg.ReportTimeout))
 			if _, err := s.conn.Write([]byte("0\r\n\r\n")); err != nil && !errors.Is(err, io.EOF) {
 				s.read.writeFailed(err)
 			}
