@@ -56,7 +56,6 @@ type batcher struct {
 	cur      *record.Batch
 	lastSent time.Time
 	armed    bool
-	due      bool // the batch has waited: it goes with the next read
 	timer    *time.Timer
 	err      error // of a Submit from the timer; the source returns it
 }
@@ -140,29 +139,23 @@ type pacer interface {
 // the linger is over and then read in one go.
 const trickle = 8 << 10
 
-// gather does for a live input what pause does, without a timer: after a small
-// read it sleeps as long as the batch may wait, and what came meanwhile is the
-// last that joins it. An input that fills its reads is not slowed down.
+// gather does for a live input what pause does, with fewer wake-ups: what was
+// read goes, and after a small read the input is left alone for a linger, to be
+// read in one go then. The first record after a pause goes at once. An input
+// that fills its reads is not slowed down.
 func (b *batcher) gather(in pacer, n int) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.cur.Len() == 0 || b.err != nil {
-		b.due = false
+	if n >= trickle && time.Since(b.lastSent) < 2*b.cfg.Linger && in.ready() {
 		return b.err
 	}
-	since := time.Since(b.lastSent)
-	switch {
-	case n >= trickle && since < 2*b.cfg.Linger && in.ready():
-		return nil
-	case !b.due && since < b.cfg.Linger:
-		in.sleep(b.cfg.Linger - since)
-		if in.ready() {
-			b.due = true
-			return nil
-		}
+	if err := b.flush(); err != nil {
+		return err
 	}
-	b.due = false
-	return b.flush()
+	if n < trickle && b.cfg.Linger > 0 {
+		in.sleep(b.cfg.Linger)
+	}
+	return nil
 }
 
 // lingered closes the batch when it has waited long enough.
