@@ -110,6 +110,7 @@ func New(cfg Config, target Target, profile limit.Profile, h Handler, log *slog.
 	if cfg.Strict {
 		cfg.Streams, cfg.InFlight = 1, 1
 	}
+	cfg.InFlightBytes = cfg.WindowBytes()
 	p := &Pool{
 		cfg: cfg, target: target, handler: h, limiter: limit.New(profile),
 		limited: profile.Records > 0 || profile.Bytes > 0,
