@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -135,13 +136,17 @@ type found struct {
 	err    error
 }
 
+// askAgain is how often an answer that may pass, 429 or 5xx, is asked for.
+const askAgain = 3
+
 // ask GETs the clusters below base, again and again while nothing answers.
 // Errors: only when the endpoint cannot be reached.
 func (r *resolver) ask(ctx context.Context, base *url.URL) (found, error) {
 	wait := 200 * time.Millisecond
 	for attempt := 1; ; attempt++ {
 		f, err := r.clusters(ctx, base)
-		if err == nil && f.status != http.StatusTooManyRequests && f.status < 500 {
+		passing := f.status == http.StatusTooManyRequests || f.status >= 500 && f.status != http.StatusNotImplemented
+		if err == nil && (!passing || attempt >= askAgain) {
 			return f, nil
 		}
 		if err == nil {
@@ -163,47 +168,62 @@ func (r *resolver) ask(ctx context.Context, base *url.URL) (found, error) {
 	}
 }
 
-// clusters does one GET. Source: Confluent REST v3 OpenAPI, listKafkaClusters.
-func (r *resolver) clusters(ctx context.Context, base *url.URL) (found, error) {
-	u := below(base, "v3", "clusters")
+// get GETs u and returns the answer's head and at most a mebibyte of its body.
+// anonymous says that no credentials were sent.
+func get(ctx context.Context, c *http.Client, who auth.Authorizer, u *url.URL) (h head, body []byte, anonymous bool, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
-		return found{}, err
+		return head{}, nil, false, err
 	}
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", UserAgent)
-	authorization, err := r.a.Auth.Authorization(ctx)
+	authorization, err := who.Authorization(ctx)
 	if err != nil {
-		return found{}, err
+		return head{}, nil, false, err
 	}
 	if authorization != "" {
 		req.Header.Set("Authorization", authorization)
 	}
-	resp, err := r.client.Do(req)
+	resp, err := c.Do(req)
 	if err != nil {
-		var inner *url.Error
-		if errors.As(err, &inner) {
-			err = inner.Err
-		}
-		var cert *tls.CertificateVerificationError
-		if errors.As(err, &cert) || strings.Contains(err.Error(), "tls:") || strings.Contains(err.Error(), "server gave HTTP response") {
-			return found{}, explainTLS(u, err)
-		}
-		return found{}, explainDial(u, err)
+		return head{}, nil, false, explainGet(u, err)
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	body, err = io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	if err != nil {
-		return found{}, fmt.Errorf("GET %s: read the answer: %w", u.Redacted(), err)
+		return head{}, nil, false, fmt.Errorf("GET %s: read the answer: %w", u.Redacted(), err)
 	}
-	h := head{status: resp.StatusCode, contentType: resp.Header.Get("Content-Type"), location: resp.Header.Get("Location")}
-	f := found{status: resp.StatusCode}
+	h = head{status: resp.StatusCode, contentType: resp.Header.Get("Content-Type"), location: resp.Header.Get("Location")}
+	return h, body, authorization == "", nil
+}
+
+// explainGet says what a GET without an answer means, in one line.
+func explainGet(u *url.URL, err error) error {
+	var inner *url.Error
+	if errors.As(err, &inner) {
+		err = inner.Err
+	}
+	var cert *tls.CertificateVerificationError
+	if errors.As(err, &cert) || strings.Contains(err.Error(), "tls:") || strings.Contains(err.Error(), "server gave HTTP response") {
+		return explainTLS(u, err)
+	}
+	return explainDial(u, err)
+}
+
+// clusters does one GET. Source: Confluent REST v3 OpenAPI, listKafkaClusters.
+func (r *resolver) clusters(ctx context.Context, base *url.URL) (found, error) {
+	u := below(base, "v3", "clusters")
+	h, body, anonymous, err := get(ctx, r.client, r.a.Auth, u)
+	if err != nil {
+		return found{}, err
+	}
+	f := found{status: h.status}
 	var list struct {
 		Data []struct {
 			ClusterID string `json:"cluster_id"`
 		} `json:"data"`
 	}
-	if resp.StatusCode == http.StatusOK && json.Unmarshal(body, &list) == nil {
+	if h.status == http.StatusOK && json.Unmarshal(body, &list) == nil {
 		f.ok = true
 		for _, c := range list.Data {
 			f.ids = append(f.ids, c.ClusterID)
@@ -211,56 +231,61 @@ func (r *resolver) clusters(ctx context.Context, base *url.URL) (found, error) {
 		return f, nil
 	}
 	ref := judgeStatus(h, body)
-	if authorization == "" && ref.status == http.StatusUnauthorized {
+	switch {
+	case anonymous && h.status == http.StatusUnauthorized:
 		ref.remedy = noCredentials
-	}
-	if h.location != "" {
+	case h.status == http.StatusForbidden:
+		ref.remedy = "the key may not list clusters: give the cluster's id with --cluster-id, or grant it DESCRIBE"
+	case h.location != "":
 		ref.remedy = "it redirects to " + h.location + ": give that as --rest-endpoint if it is right"
 	}
-	f.err = &EndpointError{Denied: ref.status == 401 || ref.status == 403, Err: fmt.Errorf("GET %s answered %w", u.Redacted(), ref)}
+	f.err = &EndpointError{
+		Denied: h.status == http.StatusUnauthorized || h.status == http.StatusForbidden,
+		Err:    fmt.Errorf("GET %s answered %w", u.Redacted(), ref),
+	}
 	return f, nil
 }
 
 // probe finds out whether the endpoint has /kafka in front of /v3.
 func (r *resolver) probe(ctx context.Context, t Target) (Target, error) {
 	var denied, last error
+	var there *url.URL // a path that exists, though not everybody may list clusters
 	for _, prefix := range []string{"/kafka", ""} {
 		base := *t.Base
 		base.Path = path.Join(base.Path, prefix)
 		f, err := r.ask(ctx, &base)
-		if err != nil {
-			return Target{}, err
-		}
-		var e *EndpointError
 		switch {
+		case err != nil:
+			return Target{}, err
 		case f.ok:
 			t.Base = &base
 			if t.ClusterID == "" {
-				t.ClusterID, err = oneCluster(&base, f.ids)
-			}
-			if err != nil {
-				return Target{}, err
+				if t.ClusterID, err = oneCluster(&base, f.ids); err != nil {
+					return Target{}, err
+				}
 			}
 			return t, checkClusterID(t.ClusterID)
-		case errors.As(f.err, &e) && e.Denied:
-			if denied == nil {
-				denied = f.err
-			}
+		case f.status == http.StatusUnauthorized, f.status == http.StatusForbidden && t.ClusterID == "":
+			denied = cmp.Or(denied, f.err)
 		case f.status == http.StatusMethodNotAllowed && t.ClusterID != "":
 			t.Base = &base // the path exists; reading is what it does not allow
 			return t, checkClusterID(t.ClusterID)
+		case f.status == http.StatusForbidden && there == nil:
+			there = &base
 		}
 		last = f.err
 	}
 	switch {
 	case denied != nil:
 		return Target{}, denied
-	case t.ClusterID != "":
-		// Nothing lists clusters there, as behind some proxies: a self-managed
-		// server's path is the likelier one, and produce will tell.
-		return t, checkClusterID(t.ClusterID)
+	case t.ClusterID == "":
+		return Target{}, last
+	case there != nil:
+		t.Base = there
 	}
-	return Target{}, last
+	// Where nothing lists clusters, as behind some proxies, a self-managed
+	// server's path is the likelier one, and produce will tell.
+	return t, checkClusterID(t.ClusterID)
 }
 
 func oneCluster(base *url.URL, ids []string) (string, error) {
@@ -283,22 +308,8 @@ func (t *Target) MissingTopic(ctx context.Context, topic string) bool {
 	ctx, cancel := context.WithTimeout(ctx, topicTimeout)
 	defer cancel()
 	u := below(t.Base, "v3", "clusters", url.PathEscape(t.ClusterID), "topics", url.PathEscape(topic))
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
-	if err != nil {
-		return false
-	}
-	req.Header.Set("Accept", "application/json")
-	req.Header.Set("User-Agent", UserAgent)
-	if authorization, err := t.Auth.Authorization(ctx); err == nil && authorization != "" {
-		req.Header.Set("Authorization", authorization)
-	}
-	resp, err := c.Do(req)
-	if err != nil {
-		return false
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
-	if err != nil || resp.StatusCode != http.StatusNotFound {
+	h, body, _, err := get(ctx, c, t.Auth, u)
+	if err != nil || h.status != http.StatusNotFound {
 		return false
 	}
 	code, _ := errorBody(body)

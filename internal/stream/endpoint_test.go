@@ -120,6 +120,9 @@ func TestResolve(t *testing.T) {
 	f("a page under one prefix", answers{"/kafka/v3/clusters": {200, "<html><title>Login</title>"}, "/v3/clusters": {200, one}}, "", "", "", "lkc-1", 2)
 	f("denied under one prefix", answers{"/kafka/v3/clusters": {403, "{}"}, "/v3/clusters": {200, one}}, "", "", "", "lkc-1", 2)
 
+	f("cluster given, may not list", answers{"/kafka/v3/clusters": {403, "{}"}}, "", "mine", "/kafka", "mine", 2)
+	f("cluster given, GET not implemented", answers{"/kafka/v3/clusters": {501, ""}, "/v3/clusters": {501, ""}}, "", "mine", "", "mine", 2)
+
 	bad("no cluster", answers{"/v3/clusters": {200, none}}, "/v3", "", false, "lists no cluster", "--cluster-id")
 	bad("many clusters", answers{"/v3/clusters": {200, many}}, "/v3", "", false, "lkc-1, lkc-2", "--cluster-id")
 	bad("many clusters, prefix asked", answers{"/v3/clusters": {200, many}}, "", "", false, "lkc-1, lkc-2")
