@@ -181,7 +181,11 @@ func (p *Pool) ended(s *stream, err error, ref *refusal, n int, unknown bool) {
 		p.refused(s, ref)
 	case !s.confirmed.Load() && s.reason() != endIdle && s.reason() != endAge &&
 		(n > 0 || time.Since(s.born) < time.Second): // who closes at once would be asked without a pause
-		_, wait, _ := p.backOff(0)
+		fails, wait, _ := p.backOff(0)
+		if p.cfg.OneShot && errors.Is(err, errNotReport) && fails >= p.cfg.MaxAttempts {
+			p.fail(&EndpointError{Err: fmt.Errorf("%s, %d times in a row: %w (is this a Kafka REST endpoint?)", s.url.Redacted(), fails, err)})
+			return
+		}
 		p.warn("broken", "stream ended before any delivery report", "topic", s.t.name, "error", err, "records_to_resend", n, "wait", wait.Round(time.Millisecond))
 	case n > 0:
 		p.warn("broken", "stream ended early", "topic", s.t.name, "reason", s.reason(), "error", err, "records_to_resend", n, "possibly_duplicated", unknown)

@@ -78,6 +78,7 @@ type Pool struct {
 
 	throttled atomic.Bool // a 429 was seen: pace though the profile has no limits
 	buffered  atomic.Bool // the endpoint answers only once a request has ended
+	draining  atomic.Bool // nothing more will be submitted
 	closing   atomic.Bool
 	starving  atomic.Int32 // topics waiting for a stream
 	probe     chan struct{}
@@ -202,6 +203,8 @@ func (p *Pool) topic(name string) *topic {
 // its topic or the endpoint was given up. Submit nothing meanwhile.
 // Errors: what was given up first, or ctx's cause.
 func (p *Pool) Drain(ctx context.Context) error {
+	p.draining.Store(true)
+	p.eachStream((*stream).kick)
 	for {
 		left, err := p.outstanding()
 		if left == 0 {

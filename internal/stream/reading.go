@@ -116,7 +116,11 @@ func (r *reading) answer() error {
 			if r.reported == 0 && !r.s.confirmed.Load() && errors.Is(err, errNotReport) {
 				_ = r.s.conn.SetReadDeadline(time.Now().Add(lastWait))
 				text := bytes.Clone(data) // it lies where rest reads to
-				return judgeStatus(h, append(text, r.ans.rest(maxErrorBody)...))
+				text = append(text, r.ans.rest(maxErrorBody)...)
+				if isHTML(h, text) || !strings.Contains(h.contentType, "json") {
+					return judgeStatus(h, text)
+				}
+				return fmt.Errorf("%w: it begins with %q", err, clip(text, 40))
 			}
 			return err
 		}

@@ -101,8 +101,13 @@ func newStream(p *Pool, t *topic, conn net.Conn) *stream {
 	return s
 }
 
-// end notes why the stream ends; the first reason stays.
-func (s *stream) end(reason string) { s.why.CompareAndSwap(nil, &reason) }
+// end notes why the stream ends. The first reason stays, unless it was only that
+// nothing was left to be sent and then something went wrong.
+func (s *stream) end(reason string) {
+	if !s.why.CompareAndSwap(nil, &reason) && s.reason() == endDrain {
+		s.why.Store(&reason)
+	}
+}
 
 func (s *stream) reason() string {
 	if r := s.why.Load(); r != nil {
@@ -161,6 +166,12 @@ func (s *stream) next() (g segment, ok bool) {
 			return segment{}, false
 		}
 		if !s.roomy() {
+			if s.p.draining.Load() && !s.confirmed.Load() && s.t.sentAll() {
+				// The first report is all that is waited for, and there is nothing
+				// to be sent behind it: what buffers requests answers at their end.
+				s.end(endDrain)
+				return segment{}, false
+			}
 			s.wait(nil, s.win.space)
 			continue
 		}

@@ -335,6 +335,10 @@ func (t *topic) nextProbe(d time.Duration) {
 // recovered ends hold and back-off after a delivered report.
 func (t *topic) recovered() {
 	t.mu.Lock()
+	if t.err != nil {
+		t.mu.Unlock()
+		return
+	}
 	t.troubled.Store(len(t.waiting) > 0)
 	t.level = 0
 	h := t.hold
@@ -405,6 +409,13 @@ func (t *topic) hasWork() bool {
 		return t.hold.probe != nil
 	}
 	return len(t.again) > 0 || len(t.fresh) > 0
+}
+
+// sentAll says whether nothing waits to be sent at once.
+func (t *topic) sentAll() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return !t.hasWork()
 }
 
 // settled says that n records are final.
