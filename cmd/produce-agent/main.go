@@ -78,7 +78,7 @@ func newRoot(signals *signals) *cobra.Command {
 		Short: "Get records into Kafka where only HTTP gets through",
 		Long: `produce-agent reads lines and records and produces them to Kafka REST endpoints
 over pooled, long-lived streams, acting on every single delivery report.`,
-		SilenceErrors: true, SilenceUsage: true,
+		SilenceErrors: true, SilenceUsage: true, Version: version,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}

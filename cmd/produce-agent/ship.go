@@ -86,7 +86,7 @@ func runShip(cmd *cobra.Command, signals *signals, cfg ship.Config, more *shipFl
 	if more.sandbox {
 		box, err := startSandboxFor(&cfg, more, log)
 		if err != nil {
-			return &statusError{exitFailure, err}
+			return unread(cmd, more.output, &statusError{exitFailure, err})
 		}
 		defer box.Close()
 	} else {
@@ -94,9 +94,9 @@ func runShip(cmd *cobra.Command, signals *signals, cfg ship.Config, more *shipFl
 	}
 	if err := resolve(cmd.Context(), &env, &cfg, &more.conn, log); err != nil {
 		if status := signals.status(); status != 0 {
-			return &statusError{status, nil}
+			err = &statusError{status, nil}
 		}
-		return err
+		return unread(cmd, more.output, err)
 	}
 	registry := prometheus.NewRegistry()
 	build := ship.BuildInfo{Version: version, Revision: revision(), GoVersion: runtime.Version()}
@@ -105,7 +105,7 @@ func runShip(cmd *cobra.Command, signals *signals, cfg ship.Config, more *shipFl
 	if more.metrics != "" {
 		server, err := observe.Serve(more.metrics, registry, log)
 		if err != nil {
-			return &statusError{exitFailure, err}
+			return unread(cmd, more.output, &statusError{exitFailure, err})
 		}
 		defer server.Close()
 	}
@@ -116,9 +116,20 @@ func runShip(cmd *cobra.Command, signals *signals, cfg ship.Config, more *shipFl
 	res, err := ship.Start(cmd.Context(), cfg, env)
 	bar.stop()
 	if err != nil {
-		return &statusError{exitFailure, err}
+		return unread(cmd, more.output, &statusError{exitFailure, err})
 	}
 	return report(cmd.OutOrStdout(), stderr, res, more.output, signals)
+}
+
+// unread prints the books of a run that ended before anything was read, unless
+// its command line was wrong, and returns err.
+func unread(cmd *cobra.Command, output string, err error) error {
+	var s *statusError
+	if !errors.As(err, &s) || s.status == exitUsage {
+		return err
+	}
+	none := ship.Summary{Topics: map[string]*ship.TopicBooks{}, ErrorCodes: map[string]int64{}}
+	return errors.Join(err, printBooks(cmd.OutOrStdout(), cmd.ErrOrStderr(), none, output))
 }
 
 // resolve settles endpoint, cluster and limits, and says them.
@@ -150,24 +161,20 @@ func resolve(ctx context.Context, env *ship.Env, cfg *ship.Config, conn *connect
 // endpointStatus gives an error of the endpoint its exit status.
 func endpointStatus(err error) error {
 	var e *stream.EndpointError
-	if errors.As(err, &e) && e.Denied {
+	switch {
+	case errors.As(err, &e) && e.Denied:
 		return &statusError{exitDenied, err}
+	case errors.As(err, &e) && e.Malformed:
+		return &statusError{exitUsage, err}
 	}
 	return &statusError{exitFailure, err}
 }
 
 // report prints the books and chooses the exit status.
 func report(stdout, stderr io.Writer, res ship.Result, output string, signals *signals) error {
-	if output == "json" {
-		line, err := json.Marshal(res.Summary)
-		if err != nil {
-			return &statusError{exitFailure, err}
-		}
-		if _, err := stdout.Write(append(line, '\n')); err != nil {
-			return &statusError{exitFailure, fmt.Errorf("write the summary: %w", err)}
-		}
+	if err := printBooks(stdout, stderr, res.Summary, output); err != nil {
+		return err
 	}
-	fmt.Fprintln(stderr, res.Summary.String())
 	pending := res.Pending > 0 && !res.DryRun
 	switch {
 	case res.Denied:
@@ -197,4 +204,19 @@ func startSandboxFor(cfg *ship.Config, more *shipFlags, log *slog.Logger) (*sand
 	more.conn.endpoint, more.conn.clusterID = s.URL(), s.ClusterID()
 	log.Info("sandbox", "rest", s.URL(), "kafka", s.KafkaAddr())
 	return s, nil
+}
+
+// printBooks writes the summary to stderr, and with -o json to stdout too.
+func printBooks(stdout, stderr io.Writer, books ship.Summary, output string) error {
+	if output == "json" {
+		line, err := json.Marshal(books)
+		if err != nil {
+			return &statusError{exitFailure, err}
+		}
+		if _, err := stdout.Write(append(line, '\n')); err != nil {
+			return &statusError{exitFailure, fmt.Errorf("write the summary: %w", err)}
+		}
+	}
+	fmt.Fprintln(stderr, books.String())
+	return nil
 }

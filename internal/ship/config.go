@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -74,7 +75,7 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.StringVar(&c.Input, "input", c.Input, "what the input holds: lines (LF separates, each line is a value) or records (REST v3 record objects, one after another, sent as they are)")
 	f.StringVarP(&c.Key, "key", "k", c.Key, "one key for all records")
 	f.StringVar(&c.KeyField, "key-field", c.KeyField, "take the key from this field of each JSON line; dots lead into objects. Missing or null gives no key")
-	f.StringVarP(&c.KeyDelim, "key-delimiter", "K", c.KeyDelim, "each line is KEY, this delimiter, VALUE; a line without it has no key")
+	f.StringVarP(&c.KeyDelim, "key-delimiter", "K", c.KeyDelim, "each line is KEY, this delimiter, VALUE; a line without it has no key. \\t, \\n, \\0, \\xNN and \\\\ stand for what they do elsewhere")
 	f.StringVar(&c.KeyType, "key-type", c.KeyType, "type of keys: string, json, binary or auto. See also --value-type")
 	f.StringVar(&c.ValueType, "value-type", c.ValueType, "type of values: auto (string where a line is UTF-8, else binary: consumers get the bytes as they were), string, binary, or json (the server writes it anew: 1.10 becomes 1.1)")
 	f.BoolVar(&c.CheckJSON, "validate", c.CheckJSON, "check JSON values before they are sent; a syntax error would end the stream. =false to trust the input")
@@ -190,7 +191,10 @@ func (c *Config) encoder() (record.EncoderConfig, error) {
 		e.NullValue = &c.NullValue
 	}
 	e.Key, e.HasKey = []byte(c.Key), c.HasKey
-	e.KeyField, e.KeyDelim = c.KeyField, []byte(c.KeyDelim)
+	e.KeyField = c.KeyField
+	if e.KeyDelim, err = unescape(c.KeyDelim); err != nil {
+		return e, fmt.Errorf("--key-delimiter=%s: %w", c.KeyDelim, err)
+	}
 	e.Partition = c.Partition
 	e.TimestampField, e.RecordIDHeader = c.TimestampField, c.RecordIDHeader
 	e.MaxRecordBytes = int(c.MaxRecordBytes)
@@ -207,4 +211,43 @@ func (c *Config) encoder() (record.EncoderConfig, error) {
 	}
 	_, err = record.NewEncoder(e)
 	return e, err
+}
+
+// unescape reads the escapes kcat's users know in a delimiter.
+func unescape(s string) ([]byte, error) {
+	var out []byte
+	for i := 0; i < len(s); i++ {
+		if s[i] != '\\' {
+			out = append(out, s[i])
+			continue
+		}
+		if i++; i == len(s) {
+			return nil, errors.New("ends in a lone backslash; write \\\\ for one")
+		}
+		switch s[i] {
+		case 't':
+			out = append(out, '\t')
+		case 'n':
+			out = append(out, '\n')
+		case 'r':
+			out = append(out, '\r')
+		case '0':
+			out = append(out, 0)
+		case '\\':
+			out = append(out, '\\')
+		case 'x':
+			if i+3 > len(s) {
+				return nil, errors.New("\\x wants two hexadecimal digits")
+			}
+			n, err := strconv.ParseUint(s[i+1:i+3], 16, 8)
+			if err != nil {
+				return nil, errors.New("\\x wants two hexadecimal digits")
+			}
+			out = append(out, byte(n))
+			i += 2
+		default:
+			return nil, fmt.Errorf("\\%c is no escape; write \\\\ for a backslash", s[i])
+		}
+	}
+	return out, nil
 }

@@ -43,7 +43,7 @@ type Address struct {
 func Resolve(ctx context.Context, a Address) (Target, error) {
 	base, asked, err := parseBase(a.URL)
 	if err != nil {
-		return Target{}, &EndpointError{Err: err}
+		return Target{}, &EndpointError{Malformed: true, Err: err}
 	}
 	if a.HasAuth && base.Scheme == "http" && !auth.IsLoopback(base.Hostname()) && !a.AllowPlaintext {
 		return Target{}, &EndpointError{Err: fmt.Errorf(

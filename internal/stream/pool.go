@@ -48,8 +48,9 @@ type Handler interface {
 
 // EndpointError says that the endpoint as a whole cannot be used.
 type EndpointError struct {
-	Denied bool // credentials
-	Err    error
+	Denied    bool // credentials
+	Malformed bool // what was given cannot be an endpoint
+	Err       error
 }
 
 func (e *EndpointError) Error() string { return e.Err.Error() }
