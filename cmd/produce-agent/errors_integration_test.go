@@ -107,7 +107,7 @@ func TestShipErrors(t *testing.T) {
 		f("down", exitFailure, args, l.Addr().String(), "refused", "is the endpoint up")
 	}
 	f("no endpoint", exitUsage, nil, "--rest-endpoint", "KAFKA_REST_ENDPOINT")
-	f("no scheme", exitFailure, []string{"--rest-endpoint", "localhost:8082"}, "https://localhost:8082")
+	f("no scheme", exitUsage, []string{"--rest-endpoint", "localhost:8082"}, "https://localhost:8082")
 
 	login := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html")

@@ -98,7 +98,7 @@ func (b *books) summary(st stream.Stats, began time.Time, cpu float64) Summary {
 	delivered, rejected := b.delivered.Load(), b.rejected.Load()
 	s := Summary{
 		Read: b.read.Load(), Delivered: delivered, Rejected: rejected,
-		PossiblyDuplicated: st.Unknown, BytesRead: b.readBytes.Load(), BytesSent: st.SentBytes,
+		Retried: st.Resent, PossiblyDuplicated: st.Unknown, BytesRead: b.readBytes.Load(), BytesSent: st.SentBytes,
 		Seconds: roundMicro(time.Since(began).Seconds()), CPUSeconds: roundMicro(cpu),
 		Topics: map[string]*TopicBooks{}, ErrorCodes: map[string]int64{}, Streams: st.Opened,
 		Reasons: maps.Clone(b.reasons),
@@ -108,9 +108,6 @@ func (b *books) summary(st stream.Stats, began time.Time, cpu float64) Summary {
 		s.Topics[name] = &one
 	}
 	s.Pending = s.Read - s.Delivered - s.Rejected
-	for _, n := range st.Retried {
-		s.Retried += n
-	}
 	for code, n := range st.Codes {
 		if code != 200 {
 			s.ErrorCodes[fmt.Sprint(code)] += n

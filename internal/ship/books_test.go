@@ -22,8 +22,8 @@ func someBooks() Summary {
 	b.refusedHere(400)
 	s := b.summary(stream.Stats{
 		SentBytes: 12_345, Opened: 3, Unknown: 5,
-		Retried: map[string]int64{"rate_limited": 4, "error": 5},
-		Codes:   map[int]int64{200: 2001, 429: 4, 400: 1},
+		Resent: 9, Retried: map[string]int64{"rate_limited": 4, "error": 5},
+		Codes: map[int]int64{200: 2001, 429: 4, 400: 1},
 	}, time.Now(), 1.5)
 	s.Seconds = 2
 	return s

@@ -398,6 +398,9 @@ func (r *reading) afterEnd(left []segment, err error) {
 			s.p.stats.retried(s.reason(), n)
 		}
 	}
+	for i := range left {
+		left[i].again = true
+	}
 	s.t.putBack(left...)
 	s.p.ended(s, err, ref, n, unknown)
 }

@@ -17,7 +17,8 @@ type Stats struct {
 	Sent      int64
 	SentBytes int64
 	Delivered int64
-	Retried   map[string]int64 // by reason
+	Retried   map[string]int64 // to be sent again, by reason
+	Resent    int64            // sent again
 	Unknown   int64            // sent again though they may have been produced
 	Codes     map[int]int64    // delivery reports by error_code
 	Opened    int64            // streams
@@ -42,8 +43,9 @@ func newCounters() *counters {
 	}}
 }
 
-func (c *counters) sent(records, bytes int) {
+func (c *counters) sent(records, bytes, resent int) {
 	c.mu.Lock()
+	c.s.Resent += int64(resent)
 	c.s.Sent += int64(records)
 	c.s.SentBytes += int64(bytes)
 	c.mu.Unlock()

@@ -343,7 +343,7 @@ func (s *stream) send(g segment) bool {
 		part.b.Resolve(1)
 		s.records.Add(int64(n))
 		s.lastSend = part.sent
-		s.p.stats.sent(n, size)
+		s.p.stats.sent(n, size, part.resent())
 		if err != nil {
 			if g.records() > 0 {
 				s.t.putBack(g)
@@ -364,7 +364,7 @@ func (s *stream) send(g segment) bool {
 // chunk and one system call.
 func (s *stream) gather(first segment) bool {
 	body := append(s.scratch[:0], "00000000\r\n"...)
-	g, total := first, 0
+	g, total, resent := first, 0, 0
 	for {
 		// Copied before it is in the window: from then on a report may free it.
 		whole := append(body, g.b.Bytes(g.from, g.to)...)
@@ -375,6 +375,7 @@ func (s *stream) gather(first segment) bool {
 		}
 		body = whole
 		total += n
+		resent += g.resent()
 		if len(body) > retryBatchBytes || !s.roomy() {
 			break
 		}
@@ -395,7 +396,7 @@ func (s *stream) gather(first segment) bool {
 	err := s.writeAll(frame(body))
 	s.records.Add(int64(total))
 	s.lastSend = first.sent
-	s.p.stats.sent(total, len(body)-10)
+	s.p.stats.sent(total, len(body)-10, resent)
 	return err == nil && !s.over()
 }
 

@@ -218,7 +218,7 @@ func (t *topic) due(level int, set *retrySet) {
 	segments := make([]segment, 0, len(set.batches))
 	for _, b := range set.batches {
 		b.Seal()
-		segments = append(segments, segment{b: b, to: b.Len(), base: set.base})
+		segments = append(segments, segment{b: b, to: b.Len(), base: set.base, again: true})
 	}
 	if t.hold != nil {
 		t.hold.held = t.joined(t.hold.held, segments)
@@ -240,7 +240,7 @@ func (t *topic) block(from segment, i int, try record.Try, v Verdict, code int, 
 	t.troubled.Store(true)
 	t.mu.Lock()
 	t.startHold()
-	g := segment{b: one, to: 1, base: from.base + int64(i)}
+	g := segment{b: one, to: 1, base: from.base + int64(i), again: true}
 	t.backlog += g.size()
 	t.hold.held = t.joined([]segment{g}, t.hold.held)
 	t.mu.Unlock()

@@ -13,6 +13,7 @@ type segment struct {
 	b        *record.Batch
 	from, to int
 	sent     time.Time // when it entered the window
+	again    bool      // its records were sent before
 	base     int64     // record i of b is the topic's base+i th; kept for Strict only
 }
 
@@ -20,6 +21,14 @@ type segment struct {
 func (g segment) serial() int64 { return g.base + int64(g.from) }
 
 func (g segment) records() int { return g.to - g.from }
+
+// resent is how many of g's records were sent before.
+func (g segment) resent() int {
+	if g.again {
+		return g.records()
+	}
+	return 0
+}
 
 func (g segment) size() int {
 	if g.from == g.to {
