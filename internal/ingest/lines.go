@@ -274,7 +274,11 @@ func (r *Reader) piece(data []byte, end bool) (from, to int, why error) {
 		case ok:
 			return from, to, nil
 		case bad == nil && end && (from < len(data) || r.past > 0):
+			pending := r.scan.Pending() || r.past > 0
 			r.scan = record.ScanState{}
+			if why := record.CheckRecord(data[from:]); !pending && why != nil {
+				return from, len(data), why
+			}
 			return from, len(data), errTruncated
 		case bad == nil:
 			return from, from, nil

@@ -290,8 +290,9 @@ func TestValues(t *testing.T) {
 	f(a+" "+b+"\n", fmt.Sprintf("0+%d; %d+%d", la, la+1, lb))
 	f("\xef\xbb\xbf"+a+"\r\n"+pretty+a, fmt.Sprintf("3+%d; %d+%d; %d+%d", la, la+5, lp, la+5+lp, la))
 	f("rubbish {}\n"+a, fmt.Sprintf("0+11!invalid_record rubbish {}; 11+%d", la))
-	f("rubbish", "0+7!invalid_record rubbish")
-	f("["+a+"]\n"+b, fmt.Sprintf("0+%d!invalid_record [%s]; %d+%d", la+3, a, la+3, lb))
+	f("rubbish", "0+7!invalid_json rubbish")
+	f("["+a+"]"+b+" null "+a, fmt.Sprintf("0+%d!invalid_record [%s]; %d+%d; %d+4!invalid_record null; %d+%d",
+		la+2, a, la+2, lb, la+lb+3, la+lb+8, la)) // what is no record takes none with it
 	f(`{"value":"x"}`+a, fmt.Sprintf(`0+13!invalid_record {"value":"x"}; 13+%d`, la))
 	f(`{"nosuch":1}`+"\n"+a, fmt.Sprintf(`0+12!invalid_record {"nosuch":1}; 13+%d`, la))
 	f(`{"value":{"data":01}}`+a, fmt.Sprintf(`0+21!invalid_json {"value":{"data":01}}; 21+%d`, la))

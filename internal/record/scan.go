@@ -31,11 +31,12 @@ func (s *ScanState) Drop(n int) { s.pos -= n }
 // stream that is a truncated record.
 func (s *ScanState) Pending() bool { return s.depth > 0 }
 
-// NextValue finds the next JSON object in a stream of them, with any white
-// space between two or none. It cuts, it does not validate: that is
+// NextValue finds the next JSON value in a stream of them, with any white
+// space between two or none: an object, or an array, number or literal, which
+// CheckRecord refuses without those behind it suffering for it. It cuts, it does not validate: that is
 // CheckRecord's work.
 //
-//   - ok: buf[start:end] is an object; the caller drops buf[:end].
+//   - ok: buf[start:end] is a value; the caller drops buf[:end].
 //   - err: buf[start:end] is rubbish up to the end of its line, as far as it is
 //     there; the caller drops buf[:end]. Reading goes on at the next line.
 //   - neither: more bytes are needed; the caller drops buf[:start], appends, and
@@ -56,7 +57,14 @@ func NextValue(buf []byte, s *ScanState) (start, end int, ok bool, err error) {
 		if start = s.skipToValue(buf, start); start == len(buf) {
 			return start, start, false, nil
 		}
-		if buf[start] != '{' {
+		if c := buf[start]; c != '{' && c != '[' { // an array is one value, for CheckRecord to refuse
+			end, whole := scalar(buf, start)
+			switch {
+			case end == len(buf) && end-start < longestScalar && isScalarByte(c):
+				return start, start, false, nil
+			case whole:
+				return start, end, true, nil
+			}
 			return s.rubbish(buf, start, start)
 		}
 		s.depth, s.pos = 1, 1
@@ -71,6 +79,22 @@ func NextValue(buf []byte, s *ScanState) (start, end int, ok bool, err error) {
 	}
 	s.pos = end - start
 	return start, end, false, nil
+}
+
+// longestScalar is the longest number or literal looked for.
+const longestScalar = 64
+
+// scalar returns where the number or literal at buf[i] ends, and whether it is
+// one: a value like any other, though never a record.
+func scalar(buf []byte, i int) (end int, whole bool) {
+	for end = i; end < len(buf) && end-i < longestScalar && isScalarByte(buf[end]); end++ {
+	}
+	f, _ := checkJSON(buf[i:end], 1)
+	return end, f == faultNone
+}
+
+func isScalarByte(c byte) bool {
+	return c == '-' || c == '+' || c == '.' || c == 'E' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z'
 }
 
 // skipToValue skips white space, and a byte order mark at the stream's start.

@@ -74,9 +74,10 @@ func TestNextValue(t *testing.T) {
 		}
 	}
 	whole("x\n{}", "<x\n>", "{}")
-	whole("[1,{}]\n{}\n", "<[1,{}]\n>", "{}")
+	whole("[1,{}] {}\n{}\n", "[1,{}]", "{}", "{}") // values, though no records: those behind them count
+	whole("{} null {}\n-1.5e3{} truex\n{}", "{}", "null", "{}", "-1.5e3", "{}", "<truex\n>", "{}")
 	whole("{} , {}\n{}", "{}", "<, {}\n>", "{}")
-	whole("}\n\"{\"\nnull\n{}", "<}\n>", "<\"{\"\n>", "<null\n>", "{}")
+	whole("}\n\"{\"\nnil\n{}", "<}\n>", "<\"{\"\n>", "<nil\n>", "{}")
 	whole("{\"a\":\"b\n{\"c\":1}", "<{\"a\":\"b\n>", "{\"c\":1}")
 	whole("{\"a\":\"b\\\n{}", "<{\"a\":\"b\\\n>", "{}")
 	whole("rubbish without end", "<rubbish without end>")
@@ -92,7 +93,7 @@ func TestNextValueSaysWhere(t *testing.T) {
 			t.Errorf("NextValue(%q): %v, want %q", in, err, want)
 		}
 	}
-	f("  x", "'x' at byte 2")
+	f("  x\n", "'x' at byte 2")
 	f("\xff", "byte 0xff at byte 0")
 	f("{\"a\":\"\n", "a newline inside a string at byte 6")
 }
