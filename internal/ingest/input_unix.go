@@ -35,7 +35,8 @@ type polled struct {
 	once sync.Once
 	stop func() bool
 
-	drained int // bytes read after the end of ctx
+	fd, wakeFd int32 // asking a file for its descriptor is a system call each time
+	drained    int   // bytes read after the end of ctx
 }
 
 // maxDrain is how much is still read after ctx has ended: what a pipe may hold
@@ -50,6 +51,7 @@ func interruptible(ctx context.Context, f *os.File) io.Reader {
 	if p.wake, p.tell, err = os.Pipe(); err != nil {
 		return f
 	}
+	p.fd, p.wakeFd = int32(f.Fd()), int32(p.wake.Fd())
 	p.stop = context.AfterFunc(ctx, p.rouse)
 	return p
 }
@@ -58,8 +60,8 @@ func (p *polled) rouse() { p.once.Do(func() { p.tell.Close() }) }
 
 func (p *polled) Read(b []byte) (int, error) {
 	fds := []unix.PollFd{
-		{Fd: int32(p.f.Fd()), Events: unix.POLLIN},
-		{Fd: int32(p.wake.Fd()), Events: unix.POLLIN},
+		{Fd: p.fd, Events: unix.POLLIN},
+		{Fd: p.wakeFd, Events: unix.POLLIN},
 	}
 	for {
 		_, err := unix.Poll(fds, -1)
@@ -93,7 +95,7 @@ func (p *polled) sleep(d time.Duration) {
 
 // ready implements pacer.
 func (p *polled) ready() bool {
-	fds := []unix.PollFd{{Fd: int32(p.f.Fd()), Events: unix.POLLIN}}
+	fds := []unix.PollFd{{Fd: p.fd, Events: unix.POLLIN}}
 	n, err := unix.Poll(fds, 0)
 	return err == nil && n > 0
 }
