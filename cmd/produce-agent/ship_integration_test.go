@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -32,13 +33,15 @@ func TestShipFiles(t *testing.T) {
 	if err := os.Chmod(locked, 0); err != nil {
 		t.Fatal(err)
 	}
-	args := []string{none, one, dir, two}
-	names := map[string]string{none: "no such file", dir: "is a directory"}
-	if os.Getuid() != 0 { // root reads everything
-		args = append(args, locked)
-		names[locked] = "permission denied"
+	args := []string{none, one, dir, locked, two}
+	names := map[string]string{none: "no such file", dir: "is a directory", locked: "permission denied"}
+	if runtime.GOOS == "linux" { // opens, and fails when read
+		args = append(args, "/proc/self/mem")
+		names["/proc/self/mem"] = "input/output error"
 	}
-	r := shipTo(t, s, "", args...)
+	r := begin(t, []string{asAnybody + "=1"}, nil, append([]string{
+		"ship", "-o", "json", "--progress", "never", "-t", "t", "--rest-endpoint", s.URL(), "--cluster-id", s.ClusterID(),
+	}, args...)...).ran()
 	r.want(t, exitFailure, 3, 3, 0, 0)
 	for name, words := range names {
 		said := false
