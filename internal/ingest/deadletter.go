@@ -135,23 +135,16 @@ type DeadLetterReader struct {
 	Count int64 // stop after so many lines; 0: read all
 
 	count int64
-	batch BatchConfig
-	sink  Sink
+	out   *Router
 	topic string       // instead of each line's own; "" for those
 	over  *record.Type // instead of each line's own
-	enc   *record.Encoder
-	outs  map[string]*batcher
 }
 
 // NewDeadLetterReader returns a reader whose records go to the topic each line
 // names, or to topic when that is not empty; over replaces their value type.
-// Lines that were never encoded are, by encoder's settings.
-func NewDeadLetterReader(batch BatchConfig, encoder record.EncoderConfig, topic string, over *record.Type, sink Sink) (*DeadLetterReader, error) {
-	enc, err := record.NewEncoder(encoder)
-	if err != nil {
-		return nil, err
-	}
-	return &DeadLetterReader{batch: batch, sink: sink, topic: topic, over: over, enc: enc, outs: map[string]*batcher{}}, nil
+// Lines that were never encoded are, by the settings of out's first route.
+func NewDeadLetterReader(out *Router, topic string, over *record.Type) *DeadLetterReader {
+	return &DeadLetterReader{out: out, topic: topic, over: over}
 }
 
 // Read takes the lines of in, as source number src. A line that is no
@@ -196,37 +189,21 @@ func (r *DeadLetterReader) line(line []byte, pos record.Position) error {
 	if err := CheckTopic(topic); err != nil {
 		return r.refuse(topic, line, pos, err)
 	}
-	b := r.outs[topic]
-	if b == nil {
-		b = newBatcher(r.batch, topic, r.sink)
-		r.outs[topic] = b
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	buf, err := d.append(b.cur.Tail(), r.enc, r.over)
+	r.out.Lock()
+	defer r.out.Unlock()
+	to := r.out.routes[0]
+	o := to.out(topic)
+	buf, err := d.append(o.cur.Tail(), to.enc, r.over)
 	if err != nil {
 		return r.refuse(topic, line, pos, err)
 	}
-	b.cur.Commit(buf, pos)
-	if b.cur.Size() >= b.cfg.Bytes {
-		return b.flush()
-	}
-	return nil
+	return r.out.commit(o, buf, pos)
 }
 
 func (r *DeadLetterReader) refuse(topic string, line []byte, pos record.Position, err error) error {
-	return r.sink.Reject(topic, pos, line, &record.InvalidError{
+	return r.out.sink.Reject(r.out.routes[0].ID, topic, pos, line, &record.InvalidError{
 		Code: 400, Reason: ReasonDeadLetter, Message: "this dead-letter line cannot be sent: " + err.Error(),
 	})
-}
-
-// Close hands on what is still being gathered.
-func (r *DeadLetterReader) Close() error {
-	var all error
-	for _, b := range r.outs {
-		all = errors.Join(all, b.close())
-	}
-	return all
 }
 
 // CheckTopic returns why name cannot be a topic's.

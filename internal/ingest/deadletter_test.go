@@ -44,11 +44,11 @@ func again(t testing.TB, d DeadLetter, topic string, over *record.Type, enc reco
 	var body bytes.Buffer
 	m = &memory{}
 	both := teeSink{m, &body}
-	r, err := NewDeadLetterReader(DefaultBatchConfig(), enc, topic, over, both)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(r.Read(&line, 0), r.Close()); err != nil {
+	cfg := lineConfig()
+	cfg.Encoder = enc
+	router := newRouter(t, cfg, "", both)
+	r := NewDeadLetterReader(router, topic, over)
+	if err := errors.Join(r.Read(&line, 0), router.Close()); err != nil {
 		t.Fatal(err)
 	}
 	return body.String(), m
@@ -137,11 +137,9 @@ func TestDeadLetterRefused(t *testing.T) {
 		t.Helper()
 		for _, sizes := range [][]byte{nil, {0, 3}} {
 			var m memory
-			r, err := NewDeadLetterReader(DefaultBatchConfig(), record.DefaultEncoderConfig(), topic, nil, &m)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := errors.Join(r.Read(&cutter{data: []byte(good + "\n" + in + "\n\n \n" + good), sizes: sizes}, 0), r.Close()); err != nil {
+			router := newRouter(t, lineConfig(), "", &m)
+			r := NewDeadLetterReader(router, topic, nil)
+			if err := errors.Join(r.Read(&cutter{data: []byte(good + "\n" + in + "\n\n \n" + good), sizes: sizes}, 0), router.Close()); err != nil {
 				t.Fatal(err)
 			}
 			all := m.sorted()
@@ -174,15 +172,13 @@ func TestDeadLetterRefused(t *testing.T) {
 // --count counts lines here too.
 func TestDeadLetterCount(t *testing.T) {
 	var m memory
-	r, err := NewDeadLetterReader(DefaultBatchConfig(), record.DefaultEncoderConfig(), "", nil, &m)
-	if err != nil {
-		t.Fatal(err)
-	}
+	router := newRouter(t, lineConfig(), "", &m)
+	r := NewDeadLetterReader(router, "", nil)
 	r.Count = 2
 	if err := r.Read(strings.NewReader(strings.Repeat(`{"topic":"t","record":"a"}`+"\n", 5)), 0); !errors.Is(err, ErrCount) {
 		t.Errorf("%v, want ErrCount", err)
 	}
-	if err := r.Close(); err != nil || m.sent() != 2 {
+	if err := router.Close(); err != nil || m.sent() != 2 {
 		t.Errorf("%d sent, %v", m.sent(), err)
 	}
 }

@@ -24,12 +24,9 @@ func TestFIFO(t *testing.T) {
 		t.Fatal(err)
 	}
 	var m memory
-	r, err := NewReader(lineConfig(), &m)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := newReader(t, lineConfig(), &m)
 	cancel()
-	if err := in.Read(r, 0, func(int) {}); err != nil {
+	if err := in.Read(r.Reader, 0, func(int) {}); err != nil {
 		t.Error(err)
 	}
 	if err := in.Close(); err != nil {
@@ -41,7 +38,7 @@ func TestFIFO(t *testing.T) {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
-	go func() { done <- in.Read(r, 0, func(int) {}) }()
+	go func() { done <- in.Read(r.Reader, 0, func(int) {}) }()
 	if err := os.WriteFile(path, []byte("a\nb"), 0); err != nil {
 		t.Fatal(err)
 	}

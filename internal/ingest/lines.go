@@ -16,9 +16,7 @@ const readBuffer = 256 << 10
 
 // LineConfig says how bytes are cut into records.
 type LineConfig struct {
-	Topic          string
-	Batch          BatchConfig
-	Encoder        record.EncoderConfig
+	RecordIDs      bool  // records carry an id
 	StripCR        bool  // drop one CR in front of the LF
 	SkipEmpty      bool  // an empty line is no record
 	MaxRecordBytes int   // a longer line is rejected, its bytes streamed past; 0: no bound
@@ -26,7 +24,7 @@ type LineConfig struct {
 	Values         bool  // concatenated REST v3 record objects instead of lines
 }
 
-// Reader cuts one topic's inputs into records, one input after the other.
+// Reader cuts one router's inputs into records, one input after the other.
 //
 // Only LF separates lines. CR stays unless StripCR, an empty line is an empty
 // value unless SkipEmpty, a last line without LF counts.
@@ -34,9 +32,7 @@ type LineConfig struct {
 // Concurrency: one goroutine at a time.
 type Reader struct {
 	cfg   LineConfig
-	enc   *record.Encoder
-	out   *batcher
-	sink  Sink
+	out   *Router
 	buf   []byte
 	count int64
 	id    []byte // scratch of record ids
@@ -50,21 +46,10 @@ type Reader struct {
 	bad    error // why the line begun at buf[0] is no record; it ends at the next LF
 }
 
-// NewReader returns a Reader that hands its batches to sink.
-func NewReader(cfg LineConfig, sink Sink) (*Reader, error) {
-	cfg.Encoder.MaxRecordBytes = cfg.MaxRecordBytes
-	enc, err := record.NewEncoder(cfg.Encoder)
-	if err != nil {
-		return nil, err
-	}
-	return &Reader{
-		cfg: cfg, enc: enc, sink: sink,
-		out: newBatcher(cfg.Batch, cfg.Topic, sink), buf: make([]byte, readBuffer),
-	}, nil
+// NewReader returns a Reader that hands its records to out.
+func NewReader(cfg LineConfig, out *Router) *Reader {
+	return &Reader{cfg: cfg, out: out, buf: make([]byte, readBuffer)}
 }
-
-// Close hands on what is still being gathered.
-func (r *Reader) Close() error { return r.out.close() }
 
 // Read takes all of in apart, as source number src. id is what record ids of
 // this source begin with. live says that bytes come as they are made, so that
@@ -121,15 +106,15 @@ func (r *Reader) Read(in io.Reader, src int32, id string, live bool) error {
 // feed takes the whole records at the head of data; at the end of the input
 // the rest too. It returns how many bytes were taken.
 func (r *Reader) feed(data []byte, end, live bool) (used int, err error) {
-	r.out.mu.Lock()
-	defer r.out.mu.Unlock()
+	r.out.Lock()
+	defer r.out.Unlock()
 	if r.cfg.Values {
 		used, err = r.values(data, end)
 	} else {
 		used, err = r.lines(data, end)
 	}
 	if err == nil && live {
-		err = r.out.pause()
+		err = r.out.Pause()
 	}
 	return used, err
 }
@@ -178,10 +163,10 @@ func (r *Reader) line(line []byte, at, size int) error {
 
 func (r *Reader) one(payload []byte, pos record.Position) error {
 	r.count++
-	if r.cfg.Encoder.RecordIDHeader != "" {
+	if r.cfg.RecordIDs {
 		r.id = strconv.AppendInt(append(r.id[:0], r.idBase...), pos.Offset, 10)
 	}
-	return r.out.add(r.enc, payload, r.id, pos)
+	return r.out.Add(payload, r.id, pos)
 }
 
 // full says that as many records were read as were asked for.
@@ -194,7 +179,7 @@ func (r *Reader) endOfLong(tail record.Position, terminator int) error {
 	pos := record.Position{Offset: tail.Offset - r.past, Len: int32(min(size, 1<<31-1)), Source: r.src}
 	r.past = 0
 	r.count++
-	return r.sink.Reject(r.cfg.Topic, pos, nil, r.tooLong(size-int64(terminator)))
+	return r.out.Reject(nil, pos, r.tooLong(size-int64(terminator)))
 }
 
 func (r *Reader) tooLong(length int64) *record.InvalidError {
@@ -312,15 +297,10 @@ func (r *Reader) value(value []byte, pos record.Position) error {
 		return r.badValue(value, pos, err)
 	}
 	r.count++
-	b := r.out
-	b.cur.Commit(record.AppendRaw(b.cur.Tail(), value), pos)
-	if b.cur.Size() >= b.cfg.Bytes {
-		return b.flush()
-	}
-	return nil
+	return r.out.AddRecord("", value, pos)
 }
 
 func (r *Reader) badValue(value []byte, pos record.Position, why error) error {
 	r.count++
-	return r.out.reject(why, value, pos)
+	return r.out.reject(r.out.routes[0], why, value, pos)
 }

@@ -12,7 +12,7 @@ import (
 )
 
 func TestLines(t *testing.T) {
-	f := func(in, want string, set ...func(*LineConfig)) {
+	f := func(in, want string, set ...func(*lineSet)) {
 		t.Helper()
 		for _, sizes := range [][]byte{nil, {0}, {1, 2}} {
 			cfg := lineConfig()
@@ -24,9 +24,9 @@ func TestLines(t *testing.T) {
 			}
 		}
 	}
-	stripCR := func(c *LineConfig) { c.StripCR = true }
-	skipEmpty := func(c *LineConfig) { c.SkipEmpty = true }
-	count := func(n int64) func(*LineConfig) { return func(c *LineConfig) { c.Count = n } }
+	stripCR := func(c *lineSet) { c.StripCR = true }
+	skipEmpty := func(c *lineSet) { c.SkipEmpty = true }
+	count := func(n int64) func(*lineSet) { return func(c *lineSet) { c.Count = n } }
 
 	f("", "")
 	f("a\nb\n", `[0+2 "a"][2+2 "b"]`)
@@ -49,11 +49,11 @@ func TestLines(t *testing.T) {
 	f("a\nb", `[0+2 "a"][2+1 "b"]`, count(2))
 	f("a\n\nb\nc\n", `[0+2 "a"][3+2 "b"]`, count(2), skipEmpty)
 	f("a\n", `[0+2 "a"]`, count(5))
-	f("NULL\nNULLx\n", `[0+5 null][5+6 "NULLx"]`, func(c *LineConfig) {
+	f("NULL\nNULLx\n", `[0+5 null][5+6 "NULLx"]`, func(c *lineSet) {
 		null := "NULL"
 		c.Encoder.NullValue = &null
 	})
-	f(`{"a":1}`+"\n{\n\n", `[0+8 "{\"a\":1}"][8+2 !invalid_json "{"][10+1 !invalid_json ""]`, func(c *LineConfig) { c.Encoder.ValueType = record.JSON })
+	f(`{"a":1}`+"\n{\n\n", `[0+8 "{\"a\":1}"][8+2 !invalid_json "{"][10+1 !invalid_json ""]`, func(c *lineSet) { c.Encoder.ValueType = record.JSON })
 }
 
 // A record may take MaxRecordBytes as it is read, and as it is encoded.
@@ -149,10 +149,7 @@ func TestSeveralInputs(t *testing.T) {
 	cfg := lineConfig()
 	cfg.Count = 3
 	cfg.Encoder.RecordIDHeader = "id"
-	r, err := NewReader(cfg, &m)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := newReader(t, cfg, &m)
 	if err := r.Read(strings.NewReader("a\nb"), 0, "x", false); err != nil {
 		t.Fatal(err)
 	}
@@ -184,10 +181,7 @@ func TestCountDoesNotReadOn(t *testing.T) {
 		cfg := lineConfig()
 		cfg.Count, cfg.Values = 1, values
 		var m memory
-		r, err := NewReader(cfg, &m)
-		if err != nil {
-			t.Fatal(err)
-		}
+		r := newReader(t, cfg, &m)
 		in := io.MultiReader(strings.NewReader(`{"value":{"data":1}}`+"\n"), iotestFail{})
 		if err := r.Read(in, 0, "", true); !errors.Is(err, ErrCount) {
 			t.Errorf("values %v: %v, want ErrCount", values, err)
@@ -204,12 +198,9 @@ func TestReadError(t *testing.T) {
 	f := func(live bool, end error, want string) {
 		t.Helper()
 		var m memory
-		r, err := NewReader(lineConfig(), &m)
-		if err != nil {
-			t.Fatal(err)
-		}
+		r := newReader(t, lineConfig(), &m)
 		in := io.MultiReader(strings.NewReader("a\nhalf a li"), failing{end})
-		err = r.Read(in, 0, "", live)
+		err := r.Read(in, 0, "", live)
 		if wantErr := end; errors.Is(end, errStopped) {
 			if err != nil {
 				t.Errorf("stop: %v", err)
@@ -241,10 +232,7 @@ func TestSubmitError(t *testing.T) {
 	m := memory{fail: full}
 	cfg := lineConfig()
 	cfg.Batch.Bytes = 1024
-	r, err := NewReader(cfg, &m)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := newReader(t, cfg, &m)
 	if err := r.Read(strings.NewReader(strings.Repeat(long(100)+"\n", 100)), 0, "", false); !errors.Is(err, full) {
 		t.Errorf("%v, want the sink's error", err)
 	}
@@ -257,7 +245,7 @@ func TestSubmitError(t *testing.T) {
 func TestValues(t *testing.T) {
 	const a, b = `{"value":{"type":"STRING","data":"a"}}`, `{"value":{"type":"JSON","data":{"x":[1,"}"]}}}`
 	pretty := "{\n  \"value\": {\n    \"type\": \"STRING\",\n    \"data\": \"\\\"}\"\n  }\n}"
-	f := func(in, want string, set ...func(*LineConfig)) {
+	f := func(in, want string, set ...func(*lineSet)) {
 		t.Helper()
 		for _, sizes := range [][]byte{nil, {0}, {4, 0, 9}} {
 			cfg := lineConfig()
@@ -298,9 +286,9 @@ func TestValues(t *testing.T) {
 	f(`{"value":{"data":01}}`+a, fmt.Sprintf(`0+21!invalid_json {"value":{"data":01}}; 21+%d`, la))
 	f(a+`{"value":{"da`, fmt.Sprintf(`0+%d; %d+13!invalid_record {"value":{"da`, la, la))
 	f("{\"value\":\"two\nlines\"}\n"+a, fmt.Sprintf("0+14!invalid_record {\"value\":\"two; 14+8!invalid_record lines\"}; 22+%d", la))
-	f(a+a+a, fmt.Sprintf("0+%d; %d+%d", la, la, la), func(c *LineConfig) { c.Count = 2 })
+	f(a+a+a, fmt.Sprintf("0+%d; %d+%d", la, la, la), func(c *lineSet) { c.Count = 2 })
 	big := `{"value":{"type":"STRING","data":"` + long(2000) + `"}}`
-	limit := func(c *LineConfig) { c.MaxRecordBytes = 1000 }
+	limit := func(c *lineSet) { c.MaxRecordBytes = 1000 }
 	f(a+big+b, fmt.Sprintf("0+%d; %d+%d!too_large %s; %d+%d", la, la, len(big), big, la+len(big), lb), limit)
 	huge := `{"value":{"type":"JSON","data":["` + long(1<<20) + "\",\n\"{\"]}}"
 	f(a+huge+b, fmt.Sprintf("0+%d; %d+%d!too_large; %d+%d", la, la, len(huge), la+len(huge), lb), limit)
@@ -315,10 +303,7 @@ func TestValuesBytes(t *testing.T) {
 	cfg := lineConfig()
 	cfg.Values = true
 	var bodies bytes.Buffer
-	r, err := NewReader(cfg, sinkFunc(func(b *record.Batch) { bodies.Write(b.Body()) }))
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := newReader(t, cfg, sinkFunc(func(b *record.Batch) { bodies.Write(b.Body()) }))
 	if err := errors.Join(r.Read(strings.NewReader(in), 0, "", false), r.Close()); err != nil {
 		t.Fatal(err)
 	}
@@ -337,21 +322,20 @@ func (f sinkFunc) Submit(b *record.Batch) error {
 	return nil
 }
 
-func (sinkFunc) Reject(string, record.Position, []byte, *record.InvalidError) error { return nil }
+func (sinkFunc) Reject(int32, string, record.Position, []byte, *record.InvalidError) error {
+	return nil
+}
 
 // Reading, cutting, encoding and gathering allocate nothing a record.
 func TestReaderAllocatesNothing(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates")
 	}
-	f := func(name, line string, set func(*LineConfig)) {
+	f := func(name, line string, set func(*lineSet)) {
 		t.Helper()
 		cfg := lineConfig()
 		set(&cfg)
-		r, err := NewReader(cfg, sinkFunc(func(*record.Batch) {}))
-		if err != nil {
-			t.Fatal(err)
-		}
+		r := newReader(t, cfg, sinkFunc(func(*record.Batch) {}))
 		const lines = 10_000
 		input := []byte(strings.Repeat(line+"\n", lines))
 		var in bytes.Reader
@@ -368,10 +352,10 @@ func TestReaderAllocatesNothing(t *testing.T) {
 			t.Errorf("%s: %.4f allocations a record", name, per)
 		}
 	}
-	f("auto", long(200), func(*LineConfig) {})
-	f("binary", "\xff"+long(200), func(*LineConfig) {})
-	f("json with key and id", `{"user":"u1","ts":1700000000,"text":"`+long(150)+`"}`, func(c *LineConfig) {
+	f("auto", long(200), func(*lineSet) {})
+	f("binary", "\xff"+long(200), func(*lineSet) {})
+	f("json with key and id", `{"user":"u1","ts":1700000000,"text":"`+long(150)+`"}`, func(c *lineSet) {
 		c.Encoder.ValueType, c.Encoder.KeyField, c.Encoder.TimestampField, c.Encoder.RecordIDHeader = record.JSON, "user", "ts", "id"
 	})
-	f("records", `{"value":{"type":"STRING","data":"`+long(200)+`"}}`, func(c *LineConfig) { c.Values = true })
+	f("records", `{"value":{"type":"STRING","data":"`+long(200)+`"}}`, func(c *lineSet) { c.Values = true })
 }

@@ -54,7 +54,7 @@ func (m *memory) Submit(b *record.Batch) error {
 	return nil
 }
 
-func (m *memory) Reject(topic string, pos record.Position, payload []byte, why *record.InvalidError) error {
+func (m *memory) Reject(_ int32, topic string, pos record.Position, payload []byte, why *record.InvalidError) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.records = append(m.records, got{
@@ -107,18 +107,49 @@ func (c *cutter) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func lineConfig() LineConfig {
-	return LineConfig{Topic: "t", Batch: DefaultBatchConfig(), Encoder: record.DefaultEncoderConfig(), MaxRecordBytes: 8e6}
+// lineSet is how one input with one route of one topic is set up.
+type lineSet struct {
+	LineConfig
+	Batch   BatchConfig
+	Encoder record.EncoderConfig
 }
 
-// read takes all of in apart and returns what came of it.
-func read(t testing.TB, cfg LineConfig, in io.Reader) []got {
+func lineConfig() lineSet {
+	return lineSet{LineConfig{MaxRecordBytes: 8e6}, DefaultBatchConfig(), record.DefaultEncoderConfig()}
+}
+
+// newRouter returns a Router whose one route is what cfg says, to topic.
+func newRouter(t testing.TB, cfg lineSet, topic string, sink Sink) *Router {
 	t.Helper()
-	var m memory
-	r, err := NewReader(cfg, &m)
+	r, err := NewRouter(RouterConfig{
+		Batch: cfg.Batch, Routes: []Route{{Topic: topic, Encoder: cfg.Encoder}}, MaxRecordBytes: cfg.MaxRecordBytes,
+	}, sink)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return r
+}
+
+// lineReader is a Reader and its Router.
+type lineReader struct {
+	*Reader
+	router *Router
+}
+
+func (r lineReader) Close() error { return r.router.Close() }
+
+func newReader(t testing.TB, cfg lineSet, sink Sink) lineReader {
+	t.Helper()
+	cfg.RecordIDs = cfg.Encoder.RecordIDHeader != ""
+	router := newRouter(t, cfg, "t", sink)
+	return lineReader{NewReader(cfg.LineConfig, router), router}
+}
+
+// read takes all of in apart and returns what came of it.
+func read(t testing.TB, cfg lineSet, in io.Reader) []got {
+	t.Helper()
+	var m memory
+	r := newReader(t, cfg, &m)
 	if err := r.Read(in, 3, "id", false); err != nil && !errors.Is(err, ErrCount) {
 		t.Fatal(err)
 	}

@@ -73,6 +73,8 @@ const maxPooled = 256 << 10
 // Concurrency: building (Tail, Commit) is for one goroutine; Resolve for any.
 type Batch struct {
 	Topic string
+	Route int32      // the route it was made by: index into the run's table of routes
+	Raw   bool       // its origin wants every delivery report as the server wrote it
 	Ends  []int32    // Ends[i] is where record i ends in Body
 	Pos   []Position // Pos[i] is where record i came from
 	Tries []Try      // nil while every record is here for the first time
@@ -197,7 +199,7 @@ func (b *Batch) recycle() {
 	if cap(b.buf) > maxPooled {
 		return
 	}
-	b.Topic = ""
+	b.Topic, b.Route, b.Raw = "", 0, false
 	b.buf, b.Ends, b.Pos, b.Tries = b.buf[:headroom], b.Ends[:0], b.Pos[:0], nil
 	batches.Put(b)
 }

@@ -146,13 +146,14 @@ func (r *Run) read(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	reader, err := ingest.NewReader(ingest.LineConfig{
-		Topic: r.cfg.Topic, Batch: r.cfg.Batch, Encoder: enc, StripCR: r.cfg.StripCR, SkipEmpty: r.cfg.SkipEmpty,
-		MaxRecordBytes: int(r.cfg.MaxRecordBytes), Count: r.cfg.Count, Values: r.cfg.Input == "records",
-	}, r)
+	router, err := r.router(enc)
 	if err != nil {
 		return err
 	}
+	reader := ingest.NewReader(ingest.LineConfig{
+		RecordIDs: r.cfg.RecordIDHeader != "", StripCR: r.cfg.StripCR, SkipEmpty: r.cfg.SkipEmpty,
+		MaxRecordBytes: int(r.cfg.MaxRecordBytes), Count: r.cfg.Count, Values: r.cfg.Input == "records",
+	}, router)
 	files := r.cfg.Files
 	if len(files) == 0 {
 		files = []string{"-"}
@@ -166,10 +167,17 @@ func (r *Run) read(ctx context.Context) error {
 			break
 		}
 	}
-	if closeErr := reader.Close(); err == nil || errors.Is(err, ingest.ErrCount) {
+	if closeErr := router.Close(); err == nil || errors.Is(err, ingest.ErrCount) {
 		err = closeErr
 	}
 	return err
+}
+
+// router returns the one route that flags describe.
+func (r *Run) router(enc record.EncoderConfig) (*ingest.Router, error) {
+	return ingest.NewRouter(ingest.RouterConfig{
+		Batch: r.cfg.Batch, Routes: []ingest.Route{{Topic: r.cfg.Topic, Encoder: enc}}, MaxRecordBytes: int(r.cfg.MaxRecordBytes),
+	}, r)
 }
 
 // readFile reads one file. Only an error that ends the run is returned.
@@ -219,10 +227,11 @@ func (r *Run) readDeadLetter(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	reader, err := ingest.NewDeadLetterReader(r.cfg.Batch, enc, r.cfg.Topic, over, r)
+	router, err := r.router(enc)
 	if err != nil {
 		return err
 	}
+	reader := ingest.NewDeadLetterReader(router, r.cfg.Topic, over)
 	r.measure([]string{r.cfg.FromDeadLetter})
 	in, err := r.openInput(ctx, r.cfg.FromDeadLetter)
 	if err != nil {
@@ -231,7 +240,7 @@ func (r *Run) readDeadLetter(ctx context.Context) error {
 	defer in.Close()
 	reader.Count = r.cfg.Count
 	err = in.ReadDeadLetter(reader, r.source(r.cfg.FromDeadLetter), func(n int) { r.books.readBytes.Add(int64(n)) })
-	if closeErr := reader.Close(); err == nil || errors.Is(err, ingest.ErrCount) {
+	if closeErr := router.Close(); err == nil || errors.Is(err, ingest.ErrCount) {
 		err = closeErr
 	}
 	return err
@@ -362,7 +371,7 @@ func (r *Run) Submit(b *record.Batch) error {
 }
 
 // Reject counts a record as read that can never be sent, and keeps it.
-func (r *Run) Reject(topic string, pos record.Position, payload []byte, why *record.InvalidError) error {
+func (r *Run) Reject(_ int32, topic string, pos record.Position, payload []byte, why *record.InvalidError) error {
 	r.books.read.Add(1)
 	r.books.refusedHere(why.Code)
 	if r.cfg.DryRun {

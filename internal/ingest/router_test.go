@@ -21,10 +21,7 @@ func TestLinger(t *testing.T) {
 		var m memory
 		cfg := lineConfig()
 		cfg.Batch = BatchConfig{Bytes: 1024, Linger: 5 * time.Millisecond}
-		r, err := NewReader(cfg, &m)
-		if err != nil {
-			t.Fatal(err)
-		}
+		r := newReader(t, cfg, &m)
 		pr, pw := io.Pipe()
 		done := make(chan error)
 		go func() { done <- r.Read(pr, 0, "", true) }()
@@ -68,10 +65,7 @@ func TestLinger(t *testing.T) {
 func TestLingerError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := memory{}
-		r, err := NewReader(lineConfig(), &m)
-		if err != nil {
-			t.Fatal(err)
-		}
+		r := newReader(t, lineConfig(), &m)
 		pr, pw := io.Pipe()
 		done := make(chan error)
 		go func() { done <- r.Read(pr, 0, "", true) }()
@@ -112,13 +106,10 @@ func TestStdinStops(t *testing.T) {
 		t.Errorf("stdin is %+v", in)
 	}
 	m := &memory{}
-	r, err := NewReader(lineConfig(), m)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := newReader(t, lineConfig(), m)
 	taken := make(chan int, 64)
 	done := make(chan error, 1)
-	go func() { done <- in.Read(r, 0, func(n int) { taken <- n }) }()
+	go func() { done <- in.Read(r.Reader, 0, func(n int) { taken <- n }) }()
 	io.WriteString(pw, "a\n")
 	<-taken
 	cancel()
@@ -127,7 +118,7 @@ func TestStdinStops(t *testing.T) {
 	}
 	// Now with bytes waiting before the first read, the context long over.
 	io.WriteString(pw, "b\nhalf")
-	if err := in.Read(r, 0, func(int) {}); err != nil {
+	if err := in.Read(r.Reader, 0, func(int) {}); err != nil {
 		t.Error(err)
 	}
 	if err := errors.Join(r.Close(), in.Close()); err != nil {
@@ -159,12 +150,9 @@ func TestStdinDrainIsBounded(t *testing.T) {
 			}
 		}
 	}()
-	r, err := NewReader(lineConfig(), sinkFunc(func(*record.Batch) {}))
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := newReader(t, lineConfig(), sinkFunc(func(*record.Batch) {}))
 	total := 0
-	if err := in.Read(r, 0, func(n int) { total += n }); err != nil {
+	if err := in.Read(r.Reader, 0, func(n int) { total += n }); err != nil {
 		t.Error(err)
 	}
 	if err := errors.Join(r.Close(), in.Close()); err != nil {
@@ -220,11 +208,8 @@ func TestFileStops(t *testing.T) {
 		t.Fatal(err)
 	}
 	var m memory
-	r, err := NewReader(lineConfig(), &m)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := in.Read(r, 0, func(int) { cancel() }); err != nil {
+	r := newReader(t, lineConfig(), &m)
+	if err := in.Read(r.Reader, 0, func(int) { cancel() }); err != nil {
 		t.Error(err)
 	}
 	if err := errors.Join(r.Close(), in.Close()); err != nil {
