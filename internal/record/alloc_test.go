@@ -38,7 +38,7 @@ func TestAppendAllocatesNothing(t *testing.T) {
 	f("epoch with exponent", `{"ts":1.639e9}`, func(c *EncoderConfig) { c.TimestampField = "ts" })
 	f("everything", logLine, func(c *EncoderConfig) {
 		c.ValueType, c.KeyField, c.TimestampField, c.RecordIDHeader, c.Partition = JSON, "service", "ts", "id", 7
-		c.Headers, c.MaxRecordBytes = []Header{{"h", []byte("v")}}, 8_000_000
+		c.Headers, c.MaxRecordBytes = []Header{{Name: "h", Value: []byte("v")}}, 8_000_000
 	})
 }
 

@@ -180,7 +180,7 @@ func AppendEnvelope(dst, envelope []byte, t Type, payload []byte, null bool) ([]
 	}
 	if null {
 		out = appendNull(out, &e.value, t)
-	} else if out, err = e.appendValue(out, payload, &e.value); err != nil {
+	} else if out, err = e.appendValue(out, payload, &e.value, false, false); err != nil {
 		return dst, err
 	}
 	if err := CheckRecord(out[start:]); err != nil {

@@ -37,7 +37,7 @@ func TestDecodeAndAgain(t *testing.T) {
 	f("k,:v", "v", false, String,
 		`{"partition_id":2,"headers":[{"name":"h","value":null},{"name":"i","value":"aWQ="}],"key":{"type":"STRING","data":"k,"}}`,
 		func(c *EncoderConfig) {
-			c.Partition, c.Headers, c.RecordIDHeader, c.KeyDelim = 2, []Header{{"h", nil}}, "i", []byte(":")
+			c.Partition, c.Headers, c.RecordIDHeader, c.KeyDelim = 2, []Header{{Name: "h"}}, "i", []byte(":")
 		})
 	f(`{"t":5}`, `{"t":5}`, false, JSON, `{"timestamp":"1970-01-01T00:00:05.000Z"}`,
 		func(c *EncoderConfig) { c.TimestampField, c.ValueType = "t", JSON })

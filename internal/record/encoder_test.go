@@ -162,7 +162,7 @@ func TestAppendNullValue(t *testing.T) {
 func TestAppendEnvelopeOrder(t *testing.T) {
 	good, _ := appendTo(t, encoderOf(t, func(c *EncoderConfig) {
 		c.Partition = 12
-		c.Headers = []Header{{"a\"b", []byte("x")}, {"empty", []byte{}}, {"null", nil}, {"bin", []byte{0xfb, 0xff}}}
+		c.Headers = []Header{{Name: "a\"b", Value: []byte("x")}, {Name: "empty", Value: []byte{}}, {Name: "null"}, {Name: "bin", Value: []byte{0xfb, 0xff}}}
 		c.RecordIDHeader = "id"
 		c.KeyField = "k"
 		c.TimestampField = "t"
@@ -175,7 +175,7 @@ func TestAppendEnvelopeOrder(t *testing.T) {
 
 	good, _ = appendTo(t, encoderOf(t, func(c *EncoderConfig) { c.Partition = 0 }))
 	good("v", `{"partition_id":0,"value":{"type":"STRING","data":"v"}}`)
-	good, _ = appendTo(t, encoderOf(t, func(c *EncoderConfig) { c.Headers = []Header{{"h", []byte("1")}} }))
+	good, _ = appendTo(t, encoderOf(t, func(c *EncoderConfig) { c.Headers = []Header{{Name: "h", Value: []byte("1")}} }))
 	good("v", `{"headers":[{"name":"h","value":"MQ=="}],"value":{"type":"STRING","data":"v"}}`)
 	good, _ = appendTo(t, encoderOf(t, func(c *EncoderConfig) { c.RecordIDHeader, c.HasKey, c.Key = "id", true, []byte("k") }))
 	good("v", `{"headers":[{"name":"id","value":"YXBwLmxvZzo3"}],"key":{"type":"STRING","data":"k"},"value":{"type":"STRING","data":"v"}}`)
@@ -285,8 +285,8 @@ func TestNewEncoderErrors(t *testing.T) {
 	f("--max-record-bytes=-1", func(c *EncoderConfig) { c.MaxRecordBytes = -1 })
 	f("--value-type", func(c *EncoderConfig) { c.ValueType = 9 })
 	f("--key-type", func(c *EncoderConfig) { c.KeyType = 9 })
-	f("-H", func(c *EncoderConfig) { c.Headers = []Header{{"", []byte("x")}} })
-	f("-H", func(c *EncoderConfig) { c.Headers = []Header{{"\xff", nil}} })
+	f("-H", func(c *EncoderConfig) { c.Headers = []Header{{Name: "", Value: []byte("x")}} })
+	f("-H", func(c *EncoderConfig) { c.Headers = []Header{{Name: "\xff"}} })
 	f("--record-id-header", func(c *EncoderConfig) { c.RecordIDHeader = "\xff" })
 	f("--key: key", func(c *EncoderConfig) { c.HasKey, c.Key = true, []byte("\xff") })
 	f("--key: key", func(c *EncoderConfig) { c.HasKey, c.Key, c.KeyType = true, []byte("{"), JSON })

@@ -12,6 +12,9 @@ const (
 	ReasonNoKeyField    = "no_key_field"   // the key is a field and the line is not a JSON object
 	ReasonInvalidKey    = "invalid_key"    // the key does not fit its type
 	ReasonBadTimestamp  = "bad_timestamp"  // the timestamp field cannot be read
+	ReasonNoFields      = "no_fields"      // a header, partition or null rule looks at fields and the line is not a JSON object
+	ReasonBadPartition  = "bad_partition"  // the partition field is no partition
+	ReasonNoTopic       = "no_topic"       // the topic cannot be made of this record
 	ReasonInvalidRecord = "invalid_record" // a REST v3 record object the server would refuse
 )
 

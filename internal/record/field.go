@@ -9,106 +9,111 @@ import (
 	"unicode/utf8"
 )
 
-// Field names one member of a JSON object: the top-level member of exactly
-// that name, else, where the name has dots, the nested member they lead to.
-// Of members with equal names the last counts, as on the server.
+// fieldSet finds fields of JSON objects, all of them in one walk.
 //
-// Concurrency: not safe, Find uses scratch of the Field.
-type Field struct {
-	name    string
-	path    []string // the parts between dots; nil without a dot
-	scratch []byte   // an unescaped member name
-
-	// What the walk under way has seen: values of the member called name, and
-	// of the one called path[0].
-	exact, first []byte
-}
-
-// NewField returns the Field called name.
-func NewField(name string) *Field {
-	f := &Field{name: name}
-	if strings.Contains(name, ".") {
-		f.path = strings.Split(name, ".")
-	}
-	return f
-}
-
-// Name returns what NewField was given.
-func (f *Field) Name() string { return f.name }
-
-// Find returns the raw JSON of the field in object, and false where there is
-// none. object must be valid JSON (ValidObject); in anything else what is
-// found is unspecified.
+// A field is named by the top-level member of exactly that name, else, where
+// the name has dots, by the nested member they lead to. Of members with equal
+// names the last counts, as on the server.
 //
-// Ownership: raw points into object. Allocates nothing once its scratch has
-// the size of the longest escaped name.
-func (f *Field) Find(object []byte) (raw []byte, ok bool) {
-	f.exact, f.first = nil, nil
-	w := walkObject(object)
-	for w.next() {
-		f.see(&w)
-	}
-	return f.found()
+// Shape: a tree of the names looked for. A name with a dot is in it twice, as a
+// child of the root and as a path.
+//
+// Concurrency: not safe, scan writes what it found into the tree.
+type fieldSet struct {
+	root    node
+	list    []field
+	scratch []byte // an unescaped member name
 }
 
-// findBoth is Find for two fields in one walk; either may be nil. Each one's
-// found then has the result.
-func findBoth(object []byte, a, b *Field) {
-	if a == nil || b == nil {
-		if a == nil {
-			a = b
+// field is where scan leaves the value of one field.
+type field struct {
+	name  string
+	exact *node
+	path  *node // nil without a dot
+}
+
+// node is a member name that is looked for in one object.
+type node struct {
+	name string
+	raw  []byte // of the last scan; nil: none
+	kids []*node
+	lens uint64 // bit n: a child's name has n bytes, modulo 64
+}
+
+// add returns the index of the field called name.
+func (s *fieldSet) add(name string) int {
+	for i := range s.list {
+		if s.list[i].name == name {
+			return i
 		}
-		a.Find(object)
-		return
 	}
-	a.exact, a.first, b.exact, b.first = nil, nil, nil, nil
+	f := field{name: name, exact: s.root.child(name)}
+	if strings.Contains(name, ".") {
+		f.path = &s.root
+		for part := range strings.SplitSeq(name, ".") {
+			f.path = f.path.child(part)
+		}
+	}
+	s.list = append(s.list, f)
+	return len(s.list) - 1
+}
+
+func (n *node) child(name string) *node {
+	for _, k := range n.kids {
+		if k.name == name {
+			return k
+		}
+	}
+	k := &node{name: name}
+	n.kids = append(n.kids, k)
+	n.lens |= 1 << (len(name) & 63)
+	return k
+}
+
+// scan looks for all fields in object, which must be valid JSON (ValidObject);
+// in anything else what is found is unspecified.
+//
+// Allocates nothing once its scratch has the size of the longest escaped name.
+func (s *fieldSet) scan(object []byte) { s.walk(&s.root, object) }
+
+func (s *fieldSet) walk(n *node, object []byte) {
+	for _, k := range n.kids {
+		k.raw = nil
+	}
 	w := walkObject(object)
 	for w.next() {
-		a.see(&w)
-		b.see(&w)
-	}
-}
-
-// see remembers a top-level member that is the field, or leads to it.
-func (f *Field) see(w *walker) {
-	if f.same(w, f.name) {
-		f.exact = w.value
-	} else if len(f.path) > 0 && f.same(w, f.path[0]) {
-		f.first = w.value
-	}
-}
-
-// found ends a walk; a nil Field is never found.
-func (f *Field) found() (raw []byte, ok bool) {
-	if f == nil {
-		return nil, false
-	}
-	if f.exact != nil || len(f.path) == 0 || f.first == nil {
-		return f.exact, f.exact != nil
-	}
-	raw = f.first
-	for _, name := range f.path[1:] {
-		var inner []byte
-		w := walkObject(raw)
-		for w.next() {
-			if f.same(&w, name) {
-				inner = w.value
+		name := w.name
+		if w.escaped {
+			s.scratch, _ = appendUnescaped(s.scratch[:0], name)
+			name = s.scratch
+		}
+		if n.lens>>(len(name)&63)&1 == 0 {
+			continue
+		}
+		for _, k := range n.kids {
+			if string(name) == k.name {
+				k.raw = w.value
+				break
 			}
 		}
-		if raw = inner; raw == nil {
-			return nil, false
+	}
+	for _, k := range n.kids {
+		if k.kids != nil {
+			s.walk(k, k.raw)
 		}
 	}
-	return raw, true
 }
 
-// same compares w's member name with a plain one.
-func (f *Field) same(w *walker, name string) bool {
-	if !w.escaped {
-		return string(w.name) == name
+// found returns the raw JSON of field i in the object scanned last, nil where
+// there is none.
+//
+// Ownership: raw points into that object.
+func (s *fieldSet) found(i int) (raw []byte) {
+	f := &s.list[i]
+	if f.exact.raw != nil || f.path == nil {
+		return f.exact.raw
 	}
-	f.scratch, _ = appendUnescaped(f.scratch[:0], w.name)
-	return string(f.scratch) == name
+	return f.path.raw
 }
 
 // walker goes over the members of a valid JSON object.
@@ -235,7 +240,7 @@ func skipValue(b []byte, i int) int {
 	return len(b) + 1
 }
 
-// AppendText appends the text of a raw JSON value found by Find: a string's
+// AppendText appends the text of a raw JSON value: a string's
 // characters, anything else as it is written.
 func AppendText(dst, raw []byte) []byte {
 	if len(raw) >= 2 && raw[0] == '"' {

@@ -2,12 +2,19 @@ package record
 
 import "testing"
 
+// find looks for one field alone.
+func find(name, object string) []byte {
+	var s fieldSet
+	i := s.add(name)
+	s.scan([]byte(object))
+	return s.found(i)
+}
+
 func TestField(t *testing.T) {
 	f := func(name, object, want string) {
 		t.Helper()
-		raw, ok := NewField(name).Find([]byte(object))
-		if !ok || string(raw) != want {
-			t.Errorf("field %q of %s = %s, %v; want %s", name, object, raw, ok, want)
+		if raw := find(name, object); string(raw) != want {
+			t.Errorf("field %q of %s = %s; want %s", name, object, raw, want)
 		}
 	}
 	f("a", `{"a":1}`, `1`)
@@ -32,8 +39,8 @@ func TestField(t *testing.T) {
 
 	none := func(name, object string) {
 		t.Helper()
-		if raw, ok := NewField(name).Find([]byte(object)); ok || raw != nil {
-			t.Errorf("field %q of %s = %s, %v; want none", name, object, raw, ok)
+		if raw := find(name, object); raw != nil {
+			t.Errorf("field %q of %s = %s; want none", name, object, raw)
 		}
 	}
 	none("a", `{}`)
@@ -47,17 +54,36 @@ func TestField(t *testing.T) {
 	none("a", ``)
 }
 
-func TestFieldReused(t *testing.T) {
-	f := NewField("a.b")
-	if _, ok := f.Find([]byte(`{"a":{"b":1}}`)); !ok {
-		t.Error("not found in the first object")
+// Several fields in one walk, some under the same member, and again in other
+// objects: nothing is left over from the one before.
+func TestFieldSet(t *testing.T) {
+	var s fieldSet
+	names := []string{"a", "a.b", "a.c.d", "a.c", "x.y", "long.path.to.a.leaf"}
+	for i, name := range names {
+		if got := s.add(name); got != i {
+			t.Errorf("add(%q) = %d, want %d", name, got, i)
+		}
 	}
-	if raw, ok := f.Find([]byte(`{"x":1}`)); ok {
-		t.Errorf("found %s, left over from the object before", raw)
+	if got := s.add("a.c"); got != 3 {
+		t.Errorf("a name added twice is %d, want 3", got)
 	}
-	if f.Name() != "a.b" {
-		t.Errorf("Name() = %q", f.Name())
+	f := func(object string, want ...string) {
+		t.Helper()
+		s.scan([]byte(object))
+		for i, name := range names {
+			if raw := s.found(i); string(raw) != want[i] {
+				t.Errorf("field %q of %s = %q, want %q", name, object, raw, want[i])
+			}
+		}
 	}
+	f(`{"a":{"b":1,"c":{"d":2}},"x":{"y":3}}`, `{"b":1,"c":{"d":2}}`, `1`, `2`, `{"d":2}`, `3`, ``)
+	f(`{"x":1}`, ``, ``, ``, ``, ``, ``)
+	f(`{"a":{"b":1,"c":{"d":2}},"a":{"c":[]}}`, `{"c":[]}`, ``, ``, `[]`, ``, ``)
+	f(`{"a":{"c":{"d":1},"c":null}}`, `{"c":{"d":1},"c":null}`, ``, ``, `null`, ``, ``)
+	f(`{"a.c":1,"a":{"c":{"d":2}},"x.y":null,"x":{"y":2}}`, `{"c":{"d":2}}`, ``, `2`, `1`, `null`, ``)
+	f(`{"long":{"path":{"to":{"a":{"leaf":"!"}}}},"a":"s"}`, `"s"`, ``, ``, ``, ``, `"!"`)
+	f(`[{"a":1}]`, ``, ``, ``, ``, ``, ``)
+	f(``, ``, ``, ``, ``, ``, ``)
 }
 
 func TestAppendText(t *testing.T) {

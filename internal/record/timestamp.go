@@ -2,24 +2,82 @@ package record
 
 import (
 	"bytes"
+	"fmt"
 	"strconv"
+	"strings"
 )
 
 // maxMillis is the last millisecond of the year 9999: an ISO-8601 instant
 // beyond it needs a sign and five digits, which the server need not take.
 const maxMillis = 253402300799999
 
+// TimeFormat says how a moment is written in a field.
+type TimeFormat uint8
+
+// The formats. TimeAuto takes RFC 3339 and numbers in any of the units, told
+// apart by magnitude.
+const (
+	TimeAuto TimeFormat = iota
+	TimeRFC3339
+	TimeUnix
+	TimeUnixMillis
+	TimeUnixMicros
+	TimeUnixNanos
+)
+
+var timeFormats = [...]string{
+	TimeAuto: "auto", TimeRFC3339: "rfc3339", TimeUnix: "unix",
+	TimeUnixMillis: "unix_ms", TimeUnixMicros: "unix_us", TimeUnixNanos: "unix_ns",
+}
+
+// ParseTimeFormat reads auto, rfc3339, unix (seconds), unix_ms, unix_us or
+// unix_ns.
+func ParseTimeFormat(s string) (TimeFormat, error) {
+	for f, name := range timeFormats {
+		if s == name {
+			return TimeFormat(f), nil
+		}
+	}
+	return TimeAuto, fmt.Errorf("time format %q: must be one of %s", s, strings.Join(timeFormats[:], ", "))
+}
+
+// String returns the name ParseTimeFormat reads.
+func (f TimeFormat) String() string {
+	if int(f) < len(timeFormats) {
+		return timeFormats[f]
+	}
+	return "format(" + strconv.Itoa(int(f)) + ")"
+}
+
+// wanted says what a field should hold.
+func (f TimeFormat) wanted() string {
+	switch f {
+	case TimeRFC3339:
+		return "RFC 3339 with an offset, like 2006-01-02T15:04:05Z"
+	case TimeUnix:
+		return "seconds since 1970"
+	case TimeUnixMillis:
+		return "milliseconds since 1970"
+	case TimeUnixMicros:
+		return "microseconds since 1970"
+	case TimeUnixNanos:
+		return "nanoseconds since 1970"
+	}
+	return "RFC 3339 with an offset, or epoch s, ms, µs or ns"
+}
+
 // parseTimestamp reads a raw JSON value as a moment: an RFC 3339 string, or an
-// epoch number, also as a string, in seconds, milliseconds, microseconds or
-// nanoseconds by its magnitude.
+// epoch number, also as a string, in the unit of the format or by its magnitude.
 //
 // Units: milliseconds since 1970, cut off below. Moments before 1970 or after
 // 9999 are refused: Kafka takes no negative timestamp.
-func parseTimestamp(raw []byte) (millis int64, ok bool) {
+func parseTimestamp(raw []byte, f TimeFormat) (millis int64, ok bool) {
 	if len(raw) >= 2 && raw[0] == '"' {
 		raw = raw[1 : len(raw)-1]
-		if millis, ok = parseRFC3339(raw); ok {
-			return millis, true
+		if f <= TimeRFC3339 {
+			if millis, ok = parseRFC3339(raw); ok {
+				return millis, true
+			}
 		}
 		if end, number := scanNumberAll(raw); !number || end != len(raw) {
 			return 0, false
@@ -27,7 +85,10 @@ func parseTimestamp(raw []byte) (millis int64, ok bool) {
 	} else if len(raw) == 0 || raw[0]-'0' >= 10 {
 		return 0, false
 	}
-	return parseEpoch(raw)
+	if f == TimeRFC3339 {
+		return 0, false
+	}
+	return parseEpoch(raw, f)
 }
 
 func scanNumberAll(b []byte) (int, bool) {
@@ -45,10 +106,25 @@ const (
 	epochNanosFrom  = 1e17
 )
 
+// unitOf returns the unit of a number of that magnitude.
+func unitOf[N int64 | float64](f TimeFormat, n N) TimeFormat {
+	switch {
+	case f != TimeAuto:
+		return f
+	case n < epochMillisFrom:
+		return TimeUnix
+	case n < epochMicrosFrom:
+		return TimeUnixMillis
+	case n < epochNanosFrom:
+		return TimeUnixMicros
+	}
+	return TimeUnixNanos
+}
+
 // parseEpoch reads a JSON number, not negative.
-func parseEpoch(b []byte) (millis int64, ok bool) {
+func parseEpoch(b []byte, f TimeFormat) (millis int64, ok bool) {
 	if bytes.IndexByte(b, 'e') >= 0 || bytes.IndexByte(b, 'E') >= 0 {
-		return parseEpochFloat(b)
+		return parseEpochFloat(b, f)
 	}
 	var whole int64
 	i := 0
@@ -61,8 +137,11 @@ func parseEpoch(b []byte) (millis int64, ok bool) {
 			return 0, false
 		}
 	}
-	switch {
-	case whole < epochMillisFrom:
+	switch unitOf(f, whole) {
+	case TimeUnix:
+		if whole > maxMillis/1000 {
+			return 0, false
+		}
 		whole *= 1000
 		for unit := int64(100); unit > 0; unit /= 10 {
 			if i++; i >= len(b) {
@@ -70,28 +149,26 @@ func parseEpoch(b []byte) (millis int64, ok bool) {
 			}
 			whole += int64(b[i]-'0') * unit
 		}
-	case whole < epochMicrosFrom:
-	case whole < epochNanosFrom:
+	case TimeUnixMicros:
 		whole /= 1000
-	default:
+	case TimeUnixNanos:
 		whole /= 1000000
 	}
 	return whole, whole <= maxMillis
 }
 
 // parseEpochFloat reads a number with an exponent.
-func parseEpochFloat(b []byte) (millis int64, ok bool) {
+func parseEpochFloat(b []byte, format TimeFormat) (millis int64, ok bool) {
 	f, err := strconv.ParseFloat(string(b), 64)
 	if err != nil || f < 0 {
 		return 0, false
 	}
-	switch {
-	case f < epochMillisFrom:
+	switch unitOf(format, f) {
+	case TimeUnix:
 		f *= 1000
-	case f < epochMicrosFrom:
-	case f < epochNanosFrom:
+	case TimeUnixMicros:
 		f /= 1000
-	default:
+	case TimeUnixNanos:
 		f /= 1000000
 	}
 	return int64(f), f <= maxMillis

@@ -39,3 +39,35 @@ func ParseType(s string) (Type, error) {
 	}
 	return Auto, fmt.Errorf("type %q: must be auto, string, json or binary", s)
 }
+
+// Decoding is what a payload is taken for before it is encoded.
+type Decoding uint8
+
+// The decodings. DecodeAny looks at a payload only where a rule needs a field
+// of it, and then it must be a JSON object.
+const (
+	DecodeAny   Decoding = iota
+	DecodeBytes          // any bytes, without fields
+	DecodeText           // UTF-8, without fields; else rejected
+	DecodeJSON           // one JSON value; an object where a rule needs a field of it; else rejected
+)
+
+var decodeNames = [...]string{DecodeAny: "any", DecodeBytes: "bytes", DecodeText: "text", DecodeJSON: "json"}
+
+// String returns the name ParseDecoding reads.
+func (d Decoding) String() string {
+	if int(d) < len(decodeNames) {
+		return decodeNames[d]
+	}
+	return fmt.Sprintf("decode(%d)", uint8(d))
+}
+
+// ParseDecoding reads bytes, text, json or any.
+func ParseDecoding(s string) (Decoding, error) {
+	for d, name := range decodeNames {
+		if s == name {
+			return Decoding(d), nil
+		}
+	}
+	return DecodeAny, fmt.Errorf("decode %q: must be json, text, bytes or any", s)
+}

@@ -1,6 +1,7 @@
 package record
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -73,7 +74,7 @@ func BenchmarkAppend(b *testing.B) {
 	b.Run("AUTO-key-time-id-headers/log200", func(b *testing.B) {
 		benchEncode(b, func(c *EncoderConfig) {
 			c.KeyField, c.TimestampField, c.RecordIDHeader = "user_id", "ts", "id"
-			c.Headers = []Header{{"source", []byte("web-042")}}
+			c.Headers = []Header{{Name: "source", Value: []byte("web-042")}}
 		}, []byte(logLine))
 	})
 }
@@ -123,11 +124,19 @@ func BenchmarkValid(b *testing.B) {
 }
 
 func BenchmarkFind(b *testing.B) {
-	line, f := []byte(logLine), NewField("user_id")
-	b.SetBytes(int64(len(line)))
-	b.ReportAllocs()
-	for b.Loop() {
-		f.Find(line)
+	line := []byte(logLine)
+	for _, names := range [][]string{{"user_id"}, {"user_id", "ts"}, {"user_id", "ts", "service", "level", "path", "none", "a.b"}} {
+		var s fieldSet
+		for _, name := range names {
+			s.add(name)
+		}
+		b.Run(strconv.Itoa(len(names)), func(b *testing.B) {
+			b.SetBytes(int64(len(line)))
+			b.ReportAllocs()
+			for b.Loop() {
+				s.scan(line)
+			}
+		})
 	}
 }
 
