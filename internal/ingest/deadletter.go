@@ -192,9 +192,14 @@ func (r *DeadLetterReader) line(line []byte, pos record.Position) error {
 	r.out.Lock()
 	defer r.out.Unlock()
 	to := r.out.routes[0]
-	o := to.out(topic)
-	buf, err := d.append(o.cur.Tail(), to.enc, r.over)
+	o := r.out.topic(to, topic)
+	tail, err := r.out.tail(o)
 	if err != nil {
+		return err
+	}
+	buf, err := d.append(tail, to.enc, r.over)
+	if err != nil {
+		r.out.undo(o)
 		return r.refuse(topic, line, pos, err)
 	}
 	return r.out.commit(o, buf, pos)
@@ -204,24 +209,4 @@ func (r *DeadLetterReader) refuse(topic string, line []byte, pos record.Position
 	return r.out.sink.Reject(r.out.routes[0].ID, topic, pos, line, &record.InvalidError{
 		Code: 400, Reason: ReasonDeadLetter, Message: "this dead-letter line cannot be sent: " + err.Error(),
 	})
-}
-
-// CheckTopic returns why name cannot be a topic's.
-// Source: Apache Kafka, org.apache.kafka.common.internals.Topic.
-func CheckTopic(name string) error {
-	switch {
-	case name == "":
-		return errors.New("a topic name is wanted")
-	case name == "." || name == "..":
-		return fmt.Errorf("topic %q: must not be \".\" or \"..\"", name)
-	case len(name) > 249:
-		return fmt.Errorf("topic %.20q…: %d characters, must be at most 249", name, len(name))
-	}
-	for _, c := range name {
-		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '.' || c == '_' || c == '-' {
-			continue
-		}
-		return fmt.Errorf("topic %q: only letters, digits, '.', '_' and '-' may be in a name, not %q", name, c)
-	}
-	return nil
 }

@@ -302,5 +302,5 @@ func (r *Reader) value(value []byte, pos record.Position) error {
 
 func (r *Reader) badValue(value []byte, pos record.Position, why error) error {
 	r.count++
-	return r.out.reject(r.out.routes[0], why, value, pos)
+	return r.out.reject(r.out.routes[0], r.out.routes[0].constant(), why, value, pos)
 }

@@ -3,25 +3,39 @@ package ingest
 import (
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/produce-agent/produce-agent/internal/record"
 )
 
-// Route says what becomes of records: their topic and how they are encoded.
-type Route struct {
-	ID      int32 // its batches carry it: index into the run's table of routes
-	Topic   string
-	Encoder record.EncoderConfig
-}
-
 // RouterConfig says where one input's records go.
 type RouterConfig struct {
 	Batch          BatchConfig
-	Routes         []Route // the first that matches takes a record
-	MaxRecordBytes int     // a longer payload or record is rejected; 0: no bound
+	Routes         []Route     // the first that matches takes a record
+	Vars           record.Vars // what templates and matches know of the input
+	MaxRecordBytes int         // a longer payload or record is rejected; 0: no bound
 }
+
+// Bounds on what a Router keeps of many topics. A batch being built has a
+// buffer of 66 KiB: 256 of them are 17 MB an input, and as many topics can
+// gather records at a time; one more and the batch that has waited longest
+// goes early. Of larger batches there are fewer. A topic without a batch is
+// 400 bytes at most, 4096 of them 1.6 MB: they are kept so that their names
+// need not be checked and allocated anew.
+const (
+	maxHeld      = 256
+	maxHeldBytes = 16 << 20
+	maxIdle      = 4096
+)
+
+// patience is how long a record at least may wait in a batch while others are
+// sent: an input that is read at full speed never pauses, and a topic that few
+// of its records go to would wait for its end. Ten batches a second of such a
+// topic cost nothing.
+const patience = 100 * time.Millisecond
 
 // Router gives each record of one input to its route, encodes it and gathers
 // it in the batch of its topic. Batches go to the Sink when they are full, or
@@ -35,8 +49,15 @@ type Router struct {
 	cfg    RouterConfig
 	sink   Sink
 	routes []*route
+	only   *route // the first route, where it takes every record to one topic
+	most   int    // batches held at a time
+	tried  string // what a record is told that no route takes
 
-	mu       sync.Mutex // guards all below it, and the routes' batches
+	mu       sync.Mutex    // guards all below it, and the routes' batches
+	scope    *record.Scope // of all routes
+	name     []byte        // scratch of topics' names
+	held     outs          // with a batch, the one that has waited longest first
+	idle     outs          // without a batch, the one not used for longest first
 	lastSent time.Time
 	armed    bool
 	timer    *time.Timer
@@ -47,86 +68,327 @@ type Router struct {
 type route struct {
 	Route
 	enc  *record.Encoder
+	text *record.Text // of the topic
+	when *matcher     // nil: always
 	outs map[string]*out
-	one  *out // the topic of all of them
+	one  *out // the topic of all of them; nil: it differs
+	last *out // the topic of the record before
 }
 
-// out is the batch being built for one topic of one route.
+// constant is the route's topic where it is the same for all records, else "".
+func (t *route) constant() string {
+	if t.one == nil {
+		return ""
+	}
+	return t.one.topic
+}
+
+// out is one topic of one route and the batch being built for it. It is in
+// Router.held with a batch, else in Router.idle.
 type out struct {
 	topic string
-	route int32
-	cur   *record.Batch
+	to    *route
+	cur   *record.Batch // nil: none
+	began time.Time     // when cur was
+
+	prev, next *out
+}
+
+// outs is a queue that things can leave anywhere.
+type outs struct {
+	first, last *out
+	n           int
+}
+
+func (q *outs) push(o *out) {
+	o.prev, o.next = q.last, nil
+	if q.last == nil {
+		q.first = o
+	} else {
+		q.last.next = o
+	}
+	q.last = o
+	q.n++
+}
+
+func (q *outs) remove(o *out) {
+	if o.prev == nil {
+		q.first = o.next
+	} else {
+		o.prev.next = o.next
+	}
+	if o.next == nil {
+		q.last = o.prev
+	} else {
+		o.next.prev = o.prev
+	}
+	o.prev, o.next = nil, nil
+	q.n--
 }
 
 // NewRouter returns a Router that hands its batches to sink.
+//
+// Errors: what is wrong with a route, by name.
 func NewRouter(cfg RouterConfig, sink Sink) (*Router, error) {
-	r := &Router{cfg: cfg, sink: sink}
+	if len(cfg.Routes) == 0 {
+		return nil, errors.New("an input without a route: name it in the inputs of one")
+	}
+	r := &Router{cfg: cfg, sink: sink, scope: record.NewScope(cfg.Vars)}
 	for _, c := range cfg.Routes {
 		c.Encoder.MaxRecordBytes = cfg.MaxRecordBytes
-		enc, err := record.NewEncoder(c.Encoder)
+		text, enc, err := compile(c, r.scope)
 		if err != nil {
+			if c.Name != "" {
+				err = fmt.Errorf("route %q: %w", c.Name, err)
+			}
 			return nil, err
 		}
-		o := &route{Route: c, enc: enc, outs: map[string]*out{}}
-		if c.Topic != "" {
-			o.one = o.out(c.Topic)
+		to := &route{Route: c, enc: enc, text: text, when: newMatcher(c.Match, r.scope), outs: map[string]*out{}}
+		if name, ok := text.Constant(); ok && name != "" {
+			if err := to.allowed(name); err != nil { // a host's name may be in it
+				return nil, fmt.Errorf("route %q: %w", c.Name, err)
+			}
+			to.one = &out{topic: name, to: to}
+			to.outs[name] = to.one
+			r.idle.push(to.one)
 		}
-		r.routes = append(r.routes, o)
+		r.routes = append(r.routes, to)
 	}
-	if len(r.routes) == 0 {
-		return nil, errors.New("an input without a route")
+	if first := r.routes[0]; first.one != nil && first.when == nil {
+		r.only = first
 	}
+	r.tried = r.noRoute()
+	r.most = min(max(maxHeldBytes/max(cfg.Batch.Bytes, 1), 4), maxHeld)
 	return r, nil
 }
 
-// Lock is held around Add, AddRecord, Pause and Flush.
+// allowed returns why name, made by the route's template, is no topic for it.
+func (t *route) allowed(name string) error {
+	if err := CheckTopic(name); err != nil {
+		return err
+	}
+	if template, err := record.ParseTemplate(t.Topic); err == nil && template.Constant() || len(t.AllowTopics) == 0 || Allows(t.AllowTopics, name) {
+		return nil
+	}
+	return fmt.Errorf("topic %q: allow_topics has %s only", name, strings.Join(t.AllowTopics, ", "))
+}
+
+// noRoute says what was tried when no route takes a record.
+func (r *Router) noRoute() string {
+	var tried []string
+	for i, to := range r.routes {
+		name := to.Name
+		if name == "" {
+			name = strconv.Itoa(i + 1)
+		}
+		if to.when != nil {
+			tried = append(tried, strconv.Quote(name)+" ("+to.Match.String()+")")
+		}
+	}
+	return "no route takes this record; tried " + strings.Join(tried, ", ") +
+		": add a route without a match behind them to take the rest"
+}
+
+// Lock is held around File, Add, AddRecord, Reject, Pause and Flush.
 func (r *Router) Lock() { r.mu.Lock() }
 
 // Unlock ends Lock.
 func (r *Router) Unlock() { r.mu.Unlock() }
 
-// Add gives one payload to its route. id is what its record id is made from.
+// File says which file the next records are from, for templates and matches;
+// "" for none. It costs nothing while that stays the same.
+func (r *Router) File(path string) { r.scope.SetFile(path) }
+
+// Add gives one payload to the first route that matches. id is what its record
+// id is made from. A record that no route takes, that no topic can be made of
+// or that cannot be encoded is rejected.
 // An error ends the input.
 func (r *Router) Add(payload, id []byte, pos record.Position) error {
-	to := r.routes[0]
-	o := to.one
-	buf, err := to.enc.Append(o.cur.Tail(), payload, id)
-	if err != nil {
-		return r.reject(to, err, payload, pos)
+	to := r.only
+	if to == nil {
+		return r.route(payload, id, pos)
 	}
-	return r.commit(o, buf, pos)
+	tail, err := r.tail(to.one)
+	if err != nil {
+		return err
+	}
+	buf, err := to.enc.Append(tail, payload, id)
+	if err != nil {
+		return r.undone(to.one, err, payload, pos)
+	}
+	return r.commit(to.one, buf, pos)
+}
+
+// route is Add where routes differ by record, or topics do.
+func (r *Router) route(payload, id []byte, pos record.Position) error {
+	r.scope.Set(payload)
+	set := len(payload) // values are tails of payload, so their length tells them apart
+	for _, to := range r.routes {
+		if value := to.enc.Value(payload); len(value) != set {
+			r.scope.Set(value)
+			set = len(value)
+		}
+		if to.when != nil && !to.when.holds() {
+			continue
+		}
+		o := to.one
+		if o == nil {
+			var err error
+			if o, err = r.render(to); err != nil {
+				return r.reject(to, "", err, payload, pos)
+			}
+		}
+		tail, err := r.tail(o)
+		if err != nil {
+			return err
+		}
+		buf, err := to.enc.AppendSeen(tail, payload, id)
+		if err != nil {
+			return r.undone(o, err, payload, pos)
+		}
+		return r.commit(o, buf, pos)
+	}
+	to := r.routes[0]
+	return r.sink.Reject(to.ID, "", pos, payload, &record.InvalidError{Code: 400, Reason: ReasonNoRoute, Message: r.tried})
+}
+
+// render returns the topic that the record in the scope goes to.
+// Errors: *record.InvalidError.
+func (r *Router) render(to *route) (*out, error) {
+	if to.Topic == "" {
+		return nil, &record.InvalidError{
+			Code: 400, Reason: record.ReasonNoTopic,
+			Message: "the route has no topic, for it is for records that bring their own: give it one",
+		}
+	}
+	name, err := to.text.AppendTopic(r.name[:0])
+	if err != nil {
+		return nil, err
+	}
+	if r.name = name; cap(name) > 64<<10 {
+		r.name = nil // a huge field is over
+	}
+	if to.last != nil && string(name) == to.last.topic {
+		return to.last, nil
+	}
+	o := to.outs[string(name)]
+	if o == nil {
+		known := string(name)
+		if err := to.allowed(known); err != nil {
+			return nil, &record.InvalidError{
+				Code: 400, Reason: ReasonTopicNotAllowed,
+				Message: err.Error() + ": mend the field the name is made of, or allow it",
+			}
+		}
+		o = r.newOut(to, known)
+	}
+	to.last = o
+	return o, nil
 }
 
 // AddRecord gives one REST v3 record object, already checked, to topic, or to
-// the first route's own topic when that is empty.
+// the first route's own topic when that is empty. What is in the record wins
+// over the route's rules. That topic is allowed is the caller's to check.
+// An error ends the input.
 func (r *Router) AddRecord(topic string, raw []byte, pos record.Position) error {
 	to := r.routes[0]
 	o := to.one
-	if topic != "" {
-		o = to.out(topic)
+	switch {
+	case topic != "":
+		o = r.topic(to, topic)
+	case o == nil:
+		var err error
+		r.scope.Set(nil)
+		if o, err = r.render(to); err != nil {
+			return r.reject(to, "", err, raw, pos)
+		}
 	}
-	return r.commit(o, record.AppendRaw(o.cur.Tail(), raw), pos)
+	tail, err := r.tail(o)
+	if err != nil {
+		return err
+	}
+	return r.commit(o, record.AppendRaw(tail, raw), pos)
 }
 
 // Reject gives one payload that is no record to the Sink.
 func (r *Router) Reject(payload []byte, pos record.Position, why *record.InvalidError) error {
-	return r.sink.Reject(r.routes[0].ID, r.routes[0].Topic, pos, payload, why)
+	to := r.routes[0]
+	return r.sink.Reject(to.ID, to.constant(), pos, payload, why)
 }
 
-// out returns the batch being built for topic.
-func (t *route) out(topic string) *out {
-	o := t.outs[topic]
-	if o == nil {
-		o = &out{topic: topic, route: t.ID}
-		o.fresh()
-		t.outs[topic] = o
+// topic returns one topic of a route. topic may be a string that changes later.
+func (r *Router) topic(to *route, topic string) *out {
+	if o := to.outs[topic]; o != nil {
+		return o
 	}
+	return r.newOut(to, strings.Clone(topic))
+}
+
+// newOut adds a topic, and forgets the one that was not used for longest when
+// there are too many.
+func (r *Router) newOut(to *route, topic string) *out {
+	if old := r.idle.first; r.idle.n >= maxIdle && old != nil {
+		r.idle.remove(old)
+		if old == old.to.one {
+			r.idle.push(old)
+		} else {
+			delete(old.to.outs, old.topic)
+			if old.to.last == old {
+				old.to.last = nil
+			}
+		}
+	}
+	o := &out{topic: topic, to: to}
+	to.outs[topic] = o
+	r.idle.push(o)
 	return o
 }
 
-func (o *out) fresh() {
+// tail lends out the end of o's batch, which it begins where there is none.
+// Then comes commit or undo.
+// An error ends the input.
+func (r *Router) tail(o *out) ([]byte, error) {
+	if o.cur == nil {
+		if err := r.begin(o); err != nil {
+			return nil, err
+		}
+	}
+	return o.cur.Tail(), nil
+}
+
+func (r *Router) begin(o *out) error {
+	for r.held.n >= r.most {
+		if err := r.send(r.held.first); err != nil {
+			return err
+		}
+	}
+	r.idle.remove(o)
 	o.cur = record.NewBatch(o.topic)
-	o.cur.Route = o.route
+	o.cur.Route = o.to.ID
+	o.began = time.Now()
+	r.held.push(o)
+	return nil
+}
+
+// undo ends what tail began, without a record.
+func (r *Router) undo(o *out) {
+	if o.cur.Len() == 0 {
+		o.cur.Discard()
+		r.rest(o)
+	}
+}
+
+// rest takes the batch out of o.
+func (r *Router) rest(o *out) {
+	o.cur = nil
+	r.held.remove(o)
+	r.idle.push(o)
+}
+
+// undone is undo for a record that could not be encoded: it is rejected.
+func (r *Router) undone(o *out, err error, payload []byte, pos record.Position) error {
+	r.undo(o)
+	return r.reject(o.to, o.topic, err, payload, pos)
 }
 
 // commit takes a record into the batch.
@@ -138,25 +400,42 @@ func (r *Router) commit(o *out, buf []byte, pos record.Position) error {
 	return nil
 }
 
-// reject passes a record on that could not be encoded.
-func (r *Router) reject(to *route, err error, payload []byte, pos record.Position) error {
+// reject passes a record on that could not be routed or encoded.
+func (r *Router) reject(to *route, topic string, err error, payload []byte, pos record.Position) error {
 	var invalid *record.InvalidError
 	if !errors.As(err, &invalid) {
 		return fmt.Errorf("encode record at byte %d: %w", pos.Offset, err)
 	}
-	return r.sink.Reject(to.ID, to.Topic, pos, payload, invalid)
+	return r.sink.Reject(to.ID, topic, pos, payload, invalid)
 }
 
-// send hands a batch on.
+// send hands a batch on, and those that have waited too long.
 func (r *Router) send(o *out) error {
+	if err := r.submit(o); err != nil {
+		return err
+	}
+	if first := r.held.first; first == nil || r.lastSent.Sub(first.began) < max(patience, r.cfg.Batch.Linger) {
+		return nil
+	}
+	return r.overdue()
+}
+
+func (r *Router) overdue() error {
+	now := r.lastSent
+	for first := r.held.first; first != nil && now.Sub(first.began) >= max(patience, r.cfg.Batch.Linger); first = r.held.first {
+		if err := r.submit(first); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *Router) submit(o *out) error {
 	if r.err != nil {
 		return r.err
 	}
-	if o.cur.Len() == 0 {
-		return nil
-	}
 	full := o.cur
-	o.fresh()
+	r.rest(o)
 	if r.err = r.sink.Submit(full); r.err != nil {
 		return r.err
 	}
@@ -166,35 +445,24 @@ func (r *Router) send(o *out) error {
 
 // Flush hands all batches on.
 func (r *Router) Flush() error {
-	for _, to := range r.routes {
-		for _, o := range to.outs {
-			if err := r.send(o); err != nil {
-				return err
-			}
-		}
+	for r.held.first != nil && r.err == nil {
+		_ = r.submit(r.held.first) // its error stays in r.err
 	}
 	return r.err
-}
-
-// holds says that a record waits in a batch.
-func (r *Router) holds() bool {
-	for _, to := range r.routes {
-		for _, o := range to.outs {
-			if o.cur.Len() > 0 {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // Pause is called when the input has no more for the moment: the batches go at
 // once when nothing was sent for a linger, else when that is over.
 func (r *Router) Pause() error {
-	if r.err != nil || !r.holds() {
+	first := r.held.first
+	if r.err != nil || first == nil {
 		return r.err
 	}
-	wait := r.cfg.Batch.Linger - time.Since(r.lastSent)
+	since := r.lastSent
+	if first.began.Before(since) { // it waited while others were sent
+		since = first.began
+	}
+	wait := r.cfg.Batch.Linger - time.Since(since)
 	if wait <= 0 {
 		return r.Flush()
 	}

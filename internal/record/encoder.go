@@ -320,16 +320,13 @@ func appendHeader(dst []byte, h Header) []byte {
 // Errors: *InvalidError, and dst as it was: that line can never be sent.
 // Concurrency: not safe. Allocates only to grow dst and on an error.
 func (e *Encoder) Append(dst, line, id []byte) ([]byte, error) {
-	if !e.fixed {
-		e.scope.Set(e.Value(line))
-	}
 	return e.append(dst, line, id, false)
 }
 
 // AppendSeen is Append for a line whose Value the Scope has been set to, so
 // that what was parsed of it is not parsed again.
 func (e *Encoder) AppendSeen(dst, line, id []byte) ([]byte, error) {
-	return e.append(dst, line, id, e.scope.state == stateObject)
+	return e.append(dst, line, id, true)
 }
 
 // Value returns the part of line that is the record's value and has the fields:
@@ -348,20 +345,14 @@ func (e *Encoder) cut(line []byte) (key, value []byte, found bool) {
 	return nil, line, false
 }
 
-// append encodes line; checked says that it is known to be valid JSON.
-func (e *Encoder) append(dst, line, id []byte, checked bool) ([]byte, error) {
+// append encodes line; seen says that the scope is set to its value.
+func (e *Encoder) append(dst, line, id []byte, seen bool) ([]byte, error) {
 	limit := e.cfg.MaxRecordBytes
 	if limit > 0 && len(line) > limit {
 		return dst, tooLarge("record", len(line), limit)
 	}
 	start := len(dst)
-	var out []byte
-	var err error
-	if e.fixed {
-		out, err = e.appendValue(dst, line, &e.full, e.isNull(line), checked)
-	} else {
-		out, err = e.appendRecord(dst, line, id, checked)
-	}
+	out, err := e.appendRecord(dst, line, id, seen)
 	if err != nil {
 		return dst, err
 	}
@@ -371,8 +362,15 @@ func (e *Encoder) append(dst, line, id []byte, checked bool) ([]byte, error) {
 	return out, nil
 }
 
-func (e *Encoder) appendRecord(dst, line, id []byte, checked bool) ([]byte, error) {
+func (e *Encoder) appendRecord(dst, line, id []byte, seen bool) ([]byte, error) {
+	checked := seen && e.scope.state == stateObject
+	if e.fixed {
+		return e.appendValue(dst, line, &e.full, e.isNull(line), checked)
+	}
 	key, line, keyed := e.cut(line)
+	if !seen {
+		e.scope.Set(line)
+	}
 	null := e.isNull(line)
 	switch {
 	case null:
@@ -604,7 +602,7 @@ func (e *Encoder) noFields() error {
 	}
 	reason := ReasonNoFields
 	switch {
-	case e.keyField != 0:
+	case e.keyField != 0, e.key != nil && e.key.OfPayload():
 		reason = ReasonNoKeyField
 	case e.timeField != 0:
 		reason = ReasonBadTimestamp
