@@ -3,8 +3,7 @@ package ingest
 import (
 	"errors"
 	"fmt"
-	"regexp"
-	"strconv"
+	"slices"
 	"strings"
 
 	"github.com/produce-agent/produce-agent/internal/record"
@@ -33,107 +32,7 @@ type Route struct {
 }
 
 // Match is one condition on a record.
-//
-// Field is a field of the payload as in key_field (a top-level member of that
-// name, else the path its dots lead to), or one of the agent's own variables:
-// @host, @input, @file or @file_name. What is compared is the text: "200" is
-// equal to the number 200, "true" to true. A field that is missing or null, an
-// object or an array is equal to nothing. A payload that is not a JSON object
-// has no fields.
-//
-// Exactly one of the others is set.
-type Match struct {
-	Field  string
-	Equals *string
-	In     []string
-	Regex  *regexp.Regexp // found anywhere in the text, unless it says ^ and $
-	Exists *bool          // whether the field is there and not null
-}
-
-// agentField is the prefix of a Match's Field that names an agent's variable.
-const agentField = "@"
-
-// String returns the condition in words.
-func (m *Match) String() string {
-	name := "field " + strconv.Quote(m.Field)
-	switch {
-	case m.Equals != nil:
-		return name + " equals " + strconv.Quote(*m.Equals)
-	case m.In != nil:
-		quoted := make([]string, len(m.In))
-		for i, s := range m.In {
-			quoted[i] = strconv.Quote(s)
-		}
-		return name + " in [" + strings.Join(quoted, ", ") + "]"
-	case m.Regex != nil:
-		return name + " matches /" + m.Regex.String() + "/"
-	case m.Exists != nil && *m.Exists:
-		return name + " exists"
-	}
-	return name + " does not exist"
-}
-
-func (m *Match) check() error {
-	n := 0
-	for _, given := range []bool{m.Equals != nil, m.In != nil, m.Regex != nil, m.Exists != nil} {
-		if given {
-			n++
-		}
-	}
-	switch {
-	case m.Field == "":
-		return errors.New("match: name the field that is looked at: one of the payload's, or @host, @input, @file or @file_name")
-	case n == 0:
-		return fmt.Errorf("match: field %q: say what it is to be: equals, in, regex or exists", m.Field)
-	case n > 1:
-		return fmt.Errorf("match: field %q: give only one of equals, in, regex and exists", m.Field)
-	case m.In != nil && len(m.In) == 0:
-		return fmt.Errorf("match: field %q: in: the list is empty, so that no record matches", m.Field)
-	}
-	return nil
-}
-
-// matcher is a Match that looks through a Scope.
-type matcher struct {
-	*Match
-	scope *record.Scope
-	ref   record.Ref
-	in    map[string]bool
-}
-
-func newMatcher(m *Match, scope *record.Scope) *matcher {
-	if m == nil {
-		return nil
-	}
-	c := &matcher{Match: m, scope: scope, in: map[string]bool{}}
-	if name, ok := strings.CutPrefix(m.Field, agentField); ok {
-		c.ref, _ = scope.Var(name)
-	}
-	if c.ref == 0 { // @timestamp and the like are the payload's
-		c.ref = scope.Field(m.Field)
-	}
-	for _, s := range m.In {
-		c.in[s] = true
-	}
-	return c
-}
-
-// holds says whether the record the scope is set to matches. It allocates
-// nothing.
-func (m *matcher) holds() bool {
-	text, kind := m.scope.Get(m.ref)
-	switch {
-	case m.Exists != nil:
-		return *m.Exists == (kind != record.Missing)
-	case kind != record.Scalar:
-		return false
-	case m.Equals != nil:
-		return string(text) == *m.Equals
-	case m.Regex != nil:
-		return m.Regex.Match(text)
-	}
-	return m.in[string(text)]
-}
+type Match = record.Match
 
 // CheckRoute returns what is wrong with a route, nil when a Router will take it
 // and it can be of use.
@@ -167,8 +66,8 @@ func compile(c Route, scope *record.Scope) (topic *record.Text, enc *record.Enco
 		return nil, nil, fmt.Errorf("topic: field %q is used, and decode is %v: a payload has fields only with decode: json", t.Fields()[0], c.Encoder.Decode)
 	}
 	if c.Match != nil {
-		if err := c.Match.check(); err != nil {
-			return nil, nil, err
+		if err := c.Match.Check(); err != nil {
+			return nil, nil, fmt.Errorf("match: %w", err)
 		}
 	}
 	if enc, err = scope.NewEncoder(c.Encoder); err != nil {
@@ -198,13 +97,16 @@ func checkTopicTemplate(t *record.Template, allow []string) error {
 		}
 	}
 	switch {
-	case len(t.Fields()) > 0 && t.Prefix() == "" && len(allow) == 0:
+	case len(t.Fields()) > 0 && t.Prefix() == "" && (len(allow) == 0 || slices.ContainsFunc(allow, anything)):
 		return fmt.Errorf("template %q: whoever writes the records could name any topic: begin it with literal text, like logs-%s, or list allow_topics", t, t)
 	case len(allow) > 0 && !reachable(t.Prefix(), allow):
 		return fmt.Errorf("template %q: allow_topics allows no name that begins with %q", t, t.Prefix())
 	}
 	return nil
 }
+
+// anything says that a pattern allows every topic.
+func anything(pattern string) bool { return strings.Trim(pattern, "*") == "" }
 
 // reachable says whether a name that begins with prefix can be allowed.
 func reachable(prefix string, allow []string) bool {

@@ -49,7 +49,7 @@ type Router struct {
 	cfg    RouterConfig
 	sink   Sink
 	routes []*route
-	only   *route // the first route, where it takes every record to one topic
+	only   *out   // the topic of all records, where the first route takes them all to one
 	most   int    // batches held at a time
 	tried  string // what a record is told that no route takes
 
@@ -68,8 +68,8 @@ type Router struct {
 type route struct {
 	Route
 	enc  *record.Encoder
-	text *record.Text // of the topic
-	when *matcher     // nil: always
+	text *record.Text    // of the topic
+	when *record.Matcher // nil: always
 	outs map[string]*out
 	one  *out // the topic of all of them; nil: it differs
 	last *out // the topic of the record before
@@ -135,7 +135,9 @@ func NewRouter(cfg RouterConfig, sink Sink) (*Router, error) {
 	}
 	r := &Router{cfg: cfg, sink: sink, scope: record.NewScope(cfg.Vars)}
 	for _, c := range cfg.Routes {
-		c.Encoder.MaxRecordBytes = cfg.MaxRecordBytes
+		if own := c.Encoder.MaxRecordBytes; own == 0 || cfg.MaxRecordBytes > 0 && own > cfg.MaxRecordBytes {
+			c.Encoder.MaxRecordBytes = cfg.MaxRecordBytes
+		}
 		text, enc, err := compile(c, r.scope)
 		if err != nil {
 			if c.Name != "" {
@@ -143,7 +145,10 @@ func NewRouter(cfg RouterConfig, sink Sink) (*Router, error) {
 			}
 			return nil, err
 		}
-		to := &route{Route: c, enc: enc, text: text, when: newMatcher(c.Match, r.scope), outs: map[string]*out{}}
+		to := &route{Route: c, enc: enc, text: text, outs: map[string]*out{}}
+		if c.Match != nil {
+			to.when = r.scope.Matcher(c.Match)
+		}
 		if name, ok := text.Constant(); ok && name != "" {
 			if err := to.allowed(name); err != nil { // a host's name may be in it
 				return nil, fmt.Errorf("route %q: %w", c.Name, err)
@@ -155,7 +160,7 @@ func NewRouter(cfg RouterConfig, sink Sink) (*Router, error) {
 		r.routes = append(r.routes, to)
 	}
 	if first := r.routes[0]; first.one != nil && first.when == nil {
-		r.only = first
+		r.only = first.one
 	}
 	r.tried = r.noRoute()
 	r.most = min(max(maxHeldBytes/max(cfg.Batch.Bytes, 1), 4), maxHeld)
@@ -167,7 +172,7 @@ func (t *route) allowed(name string) error {
 	if err := CheckTopic(name); err != nil {
 		return err
 	}
-	if template, err := record.ParseTemplate(t.Topic); err == nil && template.Constant() || len(t.AllowTopics) == 0 || Allows(t.AllowTopics, name) {
+	if name == t.Topic || len(t.AllowTopics) == 0 || Allows(t.AllowTopics, name) {
 		return nil
 	}
 	return fmt.Errorf("topic %q: allow_topics has %s only", name, strings.Join(t.AllowTopics, ", "))
@@ -204,19 +209,20 @@ func (r *Router) File(path string) { r.scope.SetFile(path) }
 // or that cannot be encoded is rejected.
 // An error ends the input.
 func (r *Router) Add(payload, id []byte, pos record.Position) error {
-	to := r.only
-	if to == nil {
+	o := r.only
+	if o == nil {
 		return r.route(payload, id, pos)
 	}
-	tail, err := r.tail(to.one)
-	if err != nil {
-		return err
+	if o.cur == nil {
+		if err := r.begin(o); err != nil {
+			return err
+		}
 	}
-	buf, err := to.enc.Append(tail, payload, id)
+	buf, err := o.to.enc.Append(o.cur.Tail(), payload, id)
 	if err != nil {
-		return r.undone(to.one, err, payload, pos)
+		return r.undone(o, err, payload, pos)
 	}
-	return r.commit(to.one, buf, pos)
+	return r.commit(o, buf, pos)
 }
 
 // route is Add where routes differ by record, or topics do.
@@ -228,7 +234,7 @@ func (r *Router) route(payload, id []byte, pos record.Position) error {
 			r.scope.Set(value)
 			set = len(value)
 		}
-		if to.when != nil && !to.when.holds() {
+		if to.when != nil && !to.when.Holds() {
 			continue
 		}
 		o := to.one
@@ -296,9 +302,13 @@ func (r *Router) AddRecord(topic string, raw []byte, pos record.Position) error 
 	switch {
 	case topic != "":
 		o = r.topic(to, topic)
+	case o == nil && to.text.OfPayload():
+		return r.sink.Reject(to.ID, "", pos, raw, &record.InvalidError{
+			Code: 400, Reason: record.ReasonNoTopic,
+			Message: "the topic is made with fields of the payload, and whole records are not looked into: give such an input a route whose topic does without",
+		})
 	case o == nil:
 		var err error
-		r.scope.Set(nil)
 		if o, err = r.render(to); err != nil {
 			return r.reject(to, "", err, raw, pos)
 		}

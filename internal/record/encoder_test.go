@@ -2,6 +2,7 @@ package record
 
 import (
 	"errors"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -290,6 +291,15 @@ func TestNewEncoderErrors(t *testing.T) {
 	f("--record-id-header", func(c *EncoderConfig) { c.RecordIDHeader = "\xff" })
 	f("--key: key", func(c *EncoderConfig) { c.HasKey, c.Key = true, []byte("\xff") })
 	f("--key: key", func(c *EncoderConfig) { c.HasKey, c.Key, c.KeyType = true, []byte("{"), JSON })
+	f("only one of them", func(c *EncoderConfig) { c.KeyField, c.KeyTemplate = "id", template(t, "{{ .a }}") })
+	f("--partition=3", func(c *EncoderConfig) { c.Partition, c.PartitionField = 3, "p" })
+	f("null: field", func(c *EncoderConfig) { c.Null = &Match{Field: "p"} })
+	f("decode=", func(c *EncoderConfig) { c.Decode = 9 })
+	f("time format", func(c *EncoderConfig) { c.TimeFormat = 9 })
+	f(`field "k" is used`, func(c *EncoderConfig) { c.Decode, c.KeyField = DecodeText, "k" })
+	f(`field "k" is used`, func(c *EncoderConfig) {
+		c.Decode, c.Headers = DecodeBytes, []Header{{Name: "h", Template: template(t, "{{ .k }}")}}
+	})
 }
 
 func TestAppendTimestamp(t *testing.T) {
@@ -336,4 +346,209 @@ func TestAppendTimestamp(t *testing.T) {
 		bad(`{"t":`+value+`}`, 400, ReasonBadTimestamp)
 	}
 	bad(`1639412950`, 400, ReasonBadTimestamp)
+}
+
+// template returns a parsed template.
+func template(t testing.TB, text string) *Template {
+	t.Helper()
+	x, err := ParseTemplate(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return x
+}
+
+// appendWith is appendTo for an encoder of a scope that knows its host and file.
+func appendWith(t *testing.T, change func(*EncoderConfig)) (good func(line, want string), bad func(line string, code int, reason string)) {
+	t.Helper()
+	s := NewScope(Vars{Host: "web-1", Input: "app"})
+	s.SetFile("/var/log/a.log")
+	c := DefaultEncoderConfig()
+	change(&c)
+	e, err := s.NewEncoder(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return appendTo(t, e)
+}
+
+func TestAppendHeaderTemplates(t *testing.T) {
+	headers := func(texts ...string) []Header {
+		var all []Header
+		for i, text := range texts {
+			all = append(all, Header{Name: string(rune('a' + i)), Template: template(t, text)})
+		}
+		return all
+	}
+	value := func(line string) string {
+		return `"value":{"type":"STRING","data":"` + strings.ReplaceAll(line, `"`, `\"`) + `"}}`
+	}
+	// What does not change from record to record is in the prefix.
+	good, _ := appendWith(t, func(c *EncoderConfig) { c.Headers = headers("{{ .host }}/{{ .input }}", "", "x") })
+	good("text", `{"headers":[{"name":"a","value":"d2ViLTEvYXBw"},{"name":"b","value":""},{"name":"c","value":"eA=="}],`+value("text"))
+
+	// A file is known without a payload of JSON; other variables are not the payload's.
+	good, _ = appendWith(t, func(c *EncoderConfig) { c.Headers = headers("{{ .file }}", "{{ .host }}") })
+	good("text", `{"headers":[{"name":"a","value":"L3Zhci9sb2cvYS5sb2c="},{"name":"b","value":"d2ViLTE="}],`+value("text"))
+
+	good, bad := appendWith(t, func(c *EncoderConfig) {
+		c.Headers = append(headers("{{ .x }}", "{{ .y }}-{{ .z.z }}"), Header{Name: "const", Value: []byte("k")}, Header{Name: "null"})
+	})
+	rest := `{"name":"const","value":"aw=="},{"name":"null","value":null}],`
+	good(`{"x":"1","y":2,"z":{"z":true}}`, `{"headers":[{"name":"a","value":"MQ=="},{"name":"b","value":"Mi10cnVl"},`+rest+value(`{"x":"1","y":2,"z":{"z":true}}`))
+	good(`{"y":2,"z":{}}`, `{"headers":[`+rest+value(`{"y":2,"z":{}}`))
+	good(`{"x":null}`, `{"headers":[`+rest+value(`{"x":null}`))
+	good(`{"x":""}`, `{"headers":[{"name":"a","value":""},`+rest+value(`{"x":""}`))
+	good(`{"x":[1]}`, `{"headers":[{"name":"a","value":"WzFd"},`+rest+value(`{"x":[1]}`))
+	bad("text", 400, ReasonNoFields)
+	bad(`{"x":`, 400, ReasonInvalidJSON)
+
+	// All of them left out, with and without an id behind them.
+	good, _ = appendWith(t, func(c *EncoderConfig) { c.Headers = headers("{{ .x }}") })
+	good(`{}`, `{`+value(`{}`))
+	good, _ = appendWith(t, func(c *EncoderConfig) {
+		c.Headers, c.RecordIDHeader, c.HasKey, c.Key = headers("{{ .x }}"), "id", true, []byte("k")
+	})
+	good(`{}`, `{"headers":[{"name":"id","value":"YXBwLmxvZzo3"}],"key":{"type":"STRING","data":"k"},`+value(`{}`))
+	good(`{"x":1}`, `{"headers":[{"name":"a","value":"MQ=="},{"name":"id","value":"YXBwLmxvZzo3"}],"key":{"type":"STRING","data":"k"},`+value(`{"x":1}`))
+
+	// A null value has no fields.
+	null := "NULL"
+	good, _ = appendWith(t, func(c *EncoderConfig) { c.Headers, c.NullValue = headers("{{ .x }}", "{{ .file_name }}"), &null })
+	good("NULL", `{"headers":[{"name":"b","value":"YS5sb2c="}],"value":{"type":"STRING","data":null}}`)
+}
+
+func TestAppendPartitionField(t *testing.T) {
+	good, bad := appendWith(t, func(c *EncoderConfig) {
+		c.PartitionField, c.ValueType, c.Headers = "p", JSON, []Header{{Name: "h"}}
+	})
+	f := func(value, want string) {
+		t.Helper()
+		line := `{"p":` + value + `}`
+		good(line, `{`+want+`"headers":[{"name":"h","value":null}],"value":{"type":"JSON","data":`+line+`}}`)
+	}
+	f(`0`, `"partition_id":0,`)
+	f(`17`, `"partition_id":17,`)
+	f(`2147483647`, `"partition_id":2147483647,`)
+	f(`"12"`, `"partition_id":12,`)
+	f(`"\u0031"`, `"partition_id":1,`)
+	f(`null`, ``)
+	good(`{}`, `{"headers":[{"name":"h","value":null}],"value":{"type":"JSON","data":{}}}`)
+	for _, value := range []string{`-1`, `1.0`, `1e2`, `2147483648`, `99999999999999999999`, `""`, `" 1"`, `"x"`, `true`, `[1]`, `{}`} {
+		bad(`{"p":`+value+`}`, 400, ReasonBadPartition)
+	}
+	bad(`7`, 400, ReasonNoFields)
+	bad(`{"p":1`, 400, ReasonInvalidJSON)
+}
+
+func TestAppendNullMatch(t *testing.T) {
+	d, no := "d", false
+	good, bad := appendWith(t, func(c *EncoderConfig) { c.KeyField, c.Null = "id", &Match{Field: "op", Equals: &d} })
+	good(`{"op":"d","id":1}`, `{"key":{"type":"STRING","data":"1"},"value":{"type":"STRING","data":null}}`)
+	good(`{"op":"u","id":1}`, `{"key":{"type":"STRING","data":"1"},"value":{"type":"STRING","data":"{\"op\":\"u\",\"id\":1}"}}`)
+	bad(`d`, 400, ReasonNoKeyField)
+	good, bad = appendWith(t, func(c *EncoderConfig) { c.ValueType, c.Null = JSON, &Match{Field: "after", Exists: &no} })
+	good(`{"after":null}`, `{"value":{"type":"JSON","data":null}}`)
+	good(`{}`, `{"value":{"type":"JSON","data":null}}`)
+	good(`{"after":0}`, `{"value":{"type":"JSON","data":{"after":0}}}`)
+	bad(`[]`, 400, ReasonNoFields)
+	bad(`null`, 400, ReasonNoFields)
+	good, _ = appendWith(t, func(c *EncoderConfig) { c.Null = &Match{Field: "@file_name", Regex: regexp.MustCompile("^a")} })
+	good(`text`, `{"value":{"type":"STRING","data":null}}`)
+}
+
+func TestAppendKeyTemplate(t *testing.T) {
+	good, bad := appendWith(t, func(c *EncoderConfig) { c.KeyTemplate = template(t, "{{ .a }}/{{ .b }}") })
+	good(`{"a":"\n","b":2}`, `{"key":{"type":"STRING","data":"\n/2"},"value":{"type":"STRING","data":"{\"a\":\"\\n\",\"b\":2}"}}`)
+	good(`{"a":1}`, `{"value":{"type":"STRING","data":"{\"a\":1}"}}`)
+	bad(`x`, 400, ReasonNoKeyField)
+	good, _ = appendWith(t, func(c *EncoderConfig) { c.KeyTemplate = template(t, "{{ .host }}") })
+	good(`x`, `{"key":{"type":"STRING","data":"web-1"},"value":{"type":"STRING","data":"x"}}`)
+	_, bad = appendWith(t, func(c *EncoderConfig) { c.KeyTemplate, c.KeyType = template(t, "[{{ .a }}]"), JSON })
+	bad(`{"a":"x"}`, 400, ReasonInvalidKey)
+}
+
+func TestAppendDecode(t *testing.T) {
+	typed := func(d Decoding, vt Type) func(*EncoderConfig) {
+		return func(c *EncoderConfig) { c.Decode, c.ValueType = d, vt }
+	}
+	good, _ := appendWith(t, typed(DecodeText, Auto))
+	good("a", `{"value":{"type":"STRING","data":"a"}}`)
+	good("\xff", `{"value":{"type":"BINARY","data":"/w=="}}`)
+	good, _ = appendWith(t, typed(DecodeBytes, Auto))
+	good("a", `{"value":{"type":"BINARY","data":"YQ=="}}`)
+	good, _ = appendWith(t, typed(DecodeBytes, String))
+	good("a", `{"value":{"type":"STRING","data":"a"}}`)
+	for _, vt := range []Type{Auto, String, Binary, JSON} {
+		_, bad := appendWith(t, typed(DecodeJSON, vt))
+		bad("text", 400, ReasonInvalidJSON)
+		bad("", 400, ReasonInvalidJSON)
+		bad(`{"a":1`, 400, ReasonInvalidJSON)
+		bad("\"\xff\"", 400, ReasonInvalidUTF8)
+		bad(strings.Repeat("[", maxValueDepth+1)+strings.Repeat("]", maxValueDepth+1), 400, ReasonTooDeep)
+	}
+	good, _ = appendWith(t, typed(DecodeJSON, Auto))
+	good(`[1.10]`, `{"value":{"type":"STRING","data":"[1.10]"}}`) // no field is asked for
+	_, bad := appendWith(t, func(c *EncoderConfig) { c.Decode, c.ValueType, c.Validate = DecodeJSON, JSON, false })
+	bad(`{"a":`, 400, ReasonInvalidJSON)
+	_, bad = appendWith(t, func(c *EncoderConfig) { c.Decode, c.KeyField = DecodeJSON, "a" })
+	bad(`[1]`, 400, ReasonNoKeyField)
+	null := ""
+	good, _ = appendWith(t, func(c *EncoderConfig) { c.Decode, c.NullValue = DecodeJSON, &null })
+	good("", `{"value":{"type":"STRING","data":null}}`)
+
+	// Fields are those of what is behind the delimiter.
+	good, bad = appendWith(t, func(c *EncoderConfig) { c.KeyDelim, c.PartitionField = []byte("\t"), "p" })
+	good("k\t{\"p\":1}", `{"partition_id":1,"key":{"type":"STRING","data":"k"},"value":{"type":"STRING","data":"{\"p\":1}"}}`)
+	bad("{\"p\":1}\tx", 400, ReasonNoFields)
+}
+
+func TestParseNames(t *testing.T) {
+	for d := DecodeAny; d <= DecodeJSON; d++ {
+		if got, err := ParseDecoding(d.String()); got != d || err != nil {
+			t.Errorf("ParseDecoding(%v) = %v, %v", d, got, err)
+		}
+	}
+	for f := TimeAuto; f <= TimeUnixNanos; f++ {
+		if got, err := ParseTimeFormat(f.String()); got != f || err != nil {
+			t.Errorf("ParseTimeFormat(%v) = %v, %v", f, got, err)
+		}
+	}
+	if _, err := ParseDecoding("yaml"); err == nil || !strings.Contains(err.Error(), "json, text, bytes or any") {
+		t.Error(err)
+	}
+	if _, err := ParseTimeFormat("ms"); err == nil || !strings.Contains(err.Error(), "rfc3339, unix, unix_ms") {
+		t.Error(err)
+	}
+}
+
+func TestAppendTimeFormat(t *testing.T) {
+	f := func(format TimeFormat, value, want string) {
+		t.Helper()
+		good, bad := appendWith(t, func(c *EncoderConfig) { c.TimestampField, c.TimeFormat, c.ValueType = "t", format, JSON })
+		line := `{"t":` + value + `}`
+		if want == "" {
+			bad(line, 400, ReasonBadTimestamp)
+			return
+		}
+		good(line, `{"timestamp":"`+want+`","value":{"type":"JSON","data":`+line+`}}`)
+	}
+	f(TimeRFC3339, `"2021-12-13T16:29:10Z"`, "2021-12-13T16:29:10.000Z")
+	f(TimeRFC3339, `1639412950`, "")
+	f(TimeRFC3339, `"1639412950"`, "")
+	f(TimeUnix, `1639412950.951`, "2021-12-13T16:29:10.951Z")
+	f(TimeUnix, `"1639412950"`, "2021-12-13T16:29:10.000Z")
+	f(TimeUnix, `1.639412950951e9`, "2021-12-13T16:29:10.951Z")
+	f(TimeUnix, `253402300799`, "9999-12-31T23:59:59.000Z")
+	f(TimeUnix, `253402300800`, "")
+	f(TimeUnix, `9223372036854775807`, "")
+	f(TimeUnix, `1e400`, "")
+	f(TimeUnix, `"2021-12-13T16:29:10Z"`, "")
+	f(TimeUnixMillis, `5000`, "1970-01-01T00:00:05.000Z") // auto would take it for seconds
+	f(TimeUnixMillis, `1639412950951.9`, "2021-12-13T16:29:10.951Z")
+	f(TimeUnixMicros, `1639412950951123`, "2021-12-13T16:29:10.951Z")
+	f(TimeUnixMicros, `1.5e6`, "1970-01-01T00:00:01.500Z")
+	f(TimeUnixNanos, `1639412950951123456`, "2021-12-13T16:29:10.951Z")
+	f(TimeUnixNanos, `999999`, "1970-01-01T00:00:00.000Z")
+	f(TimeUnixNanos, `-1`, "")
 }

@@ -294,7 +294,7 @@ func (s *Scope) noTopic(p *textPart, kind Kind) error {
 	case s.state == stateOther:
 		return invalid(ReasonNoTopic, "the topic is made with field "+name+", and the payload is not a JSON object"+remedy)
 	case s.state == stateBroken:
-		return invalid(ReasonNoTopic, "the topic is made with field "+name+", which cannot be read: "+s.broken().Error())
+		return invalid(ReasonNoTopic, "the topic is made with field "+name+", and the payload is "+s.fault.words(s.at)+remedy)
 	case kind == Compound:
 		return invalid(ReasonNoTopic, "the topic is made with field "+name+", which is an object or array: name a field in it")
 	case kind == Scalar:
@@ -305,5 +305,13 @@ func (s *Scope) noTopic(p *textPart, kind Kind) error {
 	return invalid(ReasonNoTopic, "the topic is made with field "+name+", which the payload does not have"+remedy)
 }
 
-// broken returns why the payload is no JSON.
-func (s *Scope) broken() error { return faultError(s.fault, s.at) }
+// words says what checkJSON found of a payload.
+func (f fault) words(at int) string {
+	switch f {
+	case faultUTF8:
+		return "not valid UTF-8, as JSON must be"
+	case faultDepth:
+		return "nested over " + strconv.Itoa(maxValueDepth) + " deep"
+	}
+	return "not valid JSON at byte " + strconv.Itoa(at)
+}

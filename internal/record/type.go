@@ -43,16 +43,15 @@ func ParseType(s string) (Type, error) {
 // Decoding is what a payload is taken for before it is encoded.
 type Decoding uint8
 
-// The decodings. DecodeAny looks at a payload only where a rule needs a field
-// of it, and then it must be a JSON object.
+// The decodings. With all of them the bytes are sent as they came.
 const (
-	DecodeAny   Decoding = iota
-	DecodeBytes          // any bytes, without fields
-	DecodeText           // UTF-8, without fields; else rejected
-	DecodeJSON           // one JSON value; an object where a rule needs a field of it; else rejected
+	DecodeAny   Decoding = iota // looked at where a rule needs a field of it; must be a JSON object then
+	DecodeText                  // never looked at
+	DecodeBytes                 // never looked at; a value type of Auto is BINARY
+	DecodeJSON                  // one JSON value, an object where a rule needs a field of it; else rejected
 )
 
-var decodeNames = [...]string{DecodeAny: "any", DecodeBytes: "bytes", DecodeText: "text", DecodeJSON: "json"}
+var decodeNames = [...]string{DecodeAny: "any", DecodeText: "text", DecodeBytes: "bytes", DecodeJSON: "json"}
 
 // String returns the name ParseDecoding reads.
 func (d Decoding) String() string {
