@@ -84,7 +84,8 @@ func (t *route) constant() string {
 }
 
 // out is one topic of one route and the batch being built for it. It is in
-// Router.held with a batch, else in Router.idle.
+// Router.held with a batch, else in Router.idle, where it can be forgotten; a
+// route's only topic never is.
 type out struct {
 	topic string
 	to    *route
@@ -155,7 +156,6 @@ func NewRouter(cfg RouterConfig, sink Sink) (*Router, error) {
 			}
 			to.one = &out{topic: name, to: to}
 			to.outs[name] = to.one
-			r.idle.push(to.one)
 		}
 		r.routes = append(r.routes, to)
 	}
@@ -337,15 +337,12 @@ func (r *Router) topic(to *route, topic string) *out {
 // newOut adds a topic, and forgets the one that was not used for longest when
 // there are too many.
 func (r *Router) newOut(to *route, topic string) *out {
-	if old := r.idle.first; r.idle.n >= maxIdle && old != nil {
+	for r.idle.n >= maxIdle {
+		old := r.idle.first
 		r.idle.remove(old)
-		if old == old.to.one {
-			r.idle.push(old)
-		} else {
-			delete(old.to.outs, old.topic)
-			if old.to.last == old {
-				old.to.last = nil
-			}
+		delete(old.to.outs, old.topic)
+		if old.to.last == old {
+			old.to.last = nil
 		}
 	}
 	o := &out{topic: topic, to: to}
@@ -372,7 +369,9 @@ func (r *Router) begin(o *out) error {
 			return err
 		}
 	}
-	r.idle.remove(o)
+	if o != o.to.one {
+		r.idle.remove(o)
+	}
 	o.cur = record.NewBatch(o.topic)
 	o.cur.Route = o.to.ID
 	o.began = time.Now()
@@ -392,7 +391,9 @@ func (r *Router) undo(o *out) {
 func (r *Router) rest(o *out) {
 	o.cur = nil
 	r.held.remove(o)
-	r.idle.push(o)
+	if o != o.to.one {
+		r.idle.push(o)
+	}
 }
 
 // undone is undo for a record that could not be encoded: it is rejected.

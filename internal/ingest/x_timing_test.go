@@ -2,6 +2,8 @@ package ingest
 
 import (
 	"bytes"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/produce-agent/produce-agent/internal/record"
@@ -40,6 +42,22 @@ func BenchmarkRouter(b *testing.B) {
 	k := j
 	k.KeyField, k.TimestampField = "user_id", "ts"
 	b.Run("one topic, key and time", func(b *testing.B) { benchAdd(b, []Route{{Topic: "logs", Encoder: k}}, logLine) })
+	b.Run("a topic of a field", func(b *testing.B) { benchAdd(b, []Route{{Topic: "logs-{{ .service }}", Encoder: c}}, logLine) })
+	b.Run("a topic of a field, JSON", func(b *testing.B) { benchAdd(b, []Route{{Topic: "logs-{{ .service }}", Encoder: j}}, logLine) })
+	b.Run("100 topics", func(b *testing.B) {
+		lines := make([]string, 100)
+		for i := range lines {
+			lines[i] = strings.ReplaceAll(logLine, "checkout", "check"+strconv.Itoa(100+i))
+		}
+		benchAdd(b, []Route{{Topic: "logs-{{ .service }}", Encoder: c}}, lines...)
+	})
+	b.Run("second route, JSON", func(b *testing.B) {
+		benchAdd(b, []Route{{Topic: "errors", Match: equals("level", "error"), Encoder: j}, {Topic: "logs", Encoder: j}}, logLine)
+	})
+	k.Headers = []record.Header{{Name: "trace", Template: template(b, "{{ .trace }}")}}
+	b.Run("match, topic, key, time, header", func(b *testing.B) {
+		benchAdd(b, []Route{{Topic: "errors", Match: equals("level", "error"), Encoder: j}, {Topic: "logs-{{ .service }}", Encoder: k}}, logLine)
+	})
 }
 
 func BenchmarkReader(b *testing.B) {

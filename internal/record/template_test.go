@@ -1,6 +1,7 @@
 package record
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -170,7 +171,8 @@ func TestTextTopic(t *testing.T) {
 			}
 			return
 		}
-		if inv, ok := err.(*InvalidError); !ok || inv.Code != 400 || inv.Reason != ReasonNoTopic || string(got) != "x" || !strings.Contains(inv.Message, want) {
+		var inv *InvalidError
+		if !errors.As(err, &inv) || inv.Code != 400 || inv.Reason != ReasonNoTopic || string(got) != "x" || !strings.Contains(inv.Message, want) {
 			t.Errorf("topic %q of %s: %q, %v; want %q", text, payload, got, err, want)
 		}
 	}
