@@ -329,3 +329,47 @@ func template(t testing.TB, text string) *record.Template {
 	}
 	return x
 }
+
+// Whatever the payload, it ends once: in a topic that is allowed, or rejected
+// as it was. It never ends the input.
+func FuzzRouter(f *testing.F) {
+	for _, s := range []string{logLine, `{"t":"a","k":{"x":1}}`, `{"t":"../x","p":1}`, `{"t":"a","p":1e400}`, `{"t":"a","ts":"x"}`, "text", "", "\xff", "k\t{\"t\":\"b\"}"} {
+		f.Add([]byte(s), "/var/log/a.log")
+	}
+	f.Fuzz(func(t *testing.T, payload []byte, file string) {
+		var s routed
+		r := routerOf(t, &s, routes(
+			func(r *Route) {
+				r.Topic, r.Match, r.Encoder.Decode = "logs-{{ .t }}", &Match{Field: "p", Regex: regexp.MustCompile("^.")}, record.DecodeJSON
+				r.Encoder.PartitionField, r.Encoder.KeyField, r.Encoder.TimestampField = "p", "k.x", "ts"
+				r.Encoder.Headers = []record.Header{{Name: "h", Template: template(t, "{{ .t }}/{{ .file }}")}}
+			},
+			func(r *Route) { tenant(r); r.Encoder.KeyDelim, r.Match = []byte("\t"), equals("t", "b") },
+			func(r *Route) {
+				r.Topic, r.AllowTopics, r.Match = "{{ .file_name }}", []string{"a*", "b"}, equals("x", "")
+			},
+			func(r *Route) { r.Topic, r.AllowTopics = "{{ .t }}", []string{"logs-a*", "b"} },
+		))
+		before := strings.Clone(string(payload))
+		r.Lock()
+		r.File(file)
+		err := r.Add(payload, nil, record.Position{})
+		r.Unlock()
+		if err := errors.Join(err, r.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if len(s.got) != 1 || string(payload) != before {
+			t.Fatalf("%q came to %q", payload, s.got)
+		}
+		if len(s.messages) == 1 {
+			if !strings.HasSuffix(s.got[0], " "+before) {
+				t.Fatalf("%q was rejected as %q", payload, s.got[0])
+			}
+			return
+		}
+		topic, _, _ := strings.Cut(s.got[0][2:], " ")
+		if err := CheckTopic(topic); err != nil || !Allows([]string{"logs-*", "a*", "b"}, topic) {
+			t.Fatalf("%q came to topic %q: %v", payload, topic, err)
+		}
+	})
+}

@@ -172,6 +172,7 @@ func FuzzField(f *testing.F) {
 	f.Add([]byte(`{"a":{"b":1,"b":"\u0041"},"\u0061":{"b":2}}`), "a.b")
 	f.Add([]byte(`{"a.b":null,"a":{"b":[1]}}`), "a.b")
 	f.Add([]byte(`{"\\":1,"\"":2,"":3}`), `\`)
+	f.Add([]byte(`{"a":{"b":{"c":1e400}},"a.b":{"c":2},"a":{"b":null,"b":{"c":[{"d":"}"}]}}}`), "a.b.c")
 	f.Fuzz(func(t *testing.T, object []byte, name string) {
 		if !ValidObject(object) {
 			walkAll(object) // must stop, whatever it is
