@@ -224,7 +224,7 @@ func TestRouterAllocatesNothing(t *testing.T) {
 			r.AllowTopics = []string{"app-*"}
 			r.Encoder.Decode, r.Encoder.KeyField, r.Encoder.TimestampField, r.Encoder.PartitionField = record.DecodeJSON, "trace", "ts", "user_id"
 			r.Encoder.Headers = []record.Header{{Name: "s", Template: template(t, "{{ .file }}:{{ .service }}")}}
-			r.Encoder.Null = equals("msg", "")
+			r.Encoder.NullField = "msg"
 		}), logLine)
 	f("a key's delimiter", routes(func(r *Route) { tenant(r); r.Encoder.KeyDelim = []byte("\t") }), "k\t{\"t\":1}", "{\"t\":2}")
 }

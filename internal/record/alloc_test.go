@@ -1,9 +1,6 @@
 package record
 
-import (
-	"regexp"
-	"testing"
-)
+import "testing"
 
 func TestAppendAllocatesNothing(t *testing.T) {
 	if raceEnabled {
@@ -39,8 +36,7 @@ func TestAppendAllocatesNothing(t *testing.T) {
 	f("RFC 3339, half-hour offset", `{"ts":"2026-11-22T10:15:30+05:30"}`, func(c *EncoderConfig) { c.TimestampField = "ts" })
 	f("epoch", logLine, func(c *EncoderConfig) { c.TimestampField = "user_id" })
 	f("epoch with exponent", `{"ts":1.639e9}`, func(c *EncoderConfig) { c.TimestampField = "ts" })
-	d, no := "checkout", false
-	re := regexp.MustCompile("^check(out|in)$")
+	d := "checkout"
 	f("partition field", logLine, func(c *EncoderConfig) { c.PartitionField = "user_id" })
 	f("header templates", logLine, func(c *EncoderConfig) {
 		c.Headers = []Header{{Name: "a", Template: template(t, "{{ .service }}:{{ .ms }}")}, {Name: "b", Template: template(t, "{{ .none }}")}, {Name: "c"}}
@@ -49,14 +45,12 @@ func TestAppendAllocatesNothing(t *testing.T) {
 		c.Headers, c.PartitionField = []Header{{Name: "a", Template: template(t, "{{ .a }}")}}, "p"
 	})
 	f("key template", logLine, func(c *EncoderConfig) { c.KeyTemplate = template(t, "{{ .service }}/{{ .user_id }}") })
-	f("null by equals", logLine, func(c *EncoderConfig) { c.Null = &Match{Field: "service", Equals: &d} })
-	f("null by in", logLine, func(c *EncoderConfig) { c.Null = &Match{Field: "service", In: []string{"x", "checkout"}} })
-	f("null by regex", logLine, func(c *EncoderConfig) { c.Null = &Match{Field: "service", Regex: re} })
-	f("null by absence", logLine, func(c *EncoderConfig) { c.Null = &Match{Field: "a.b.c", Exists: &no} })
+	f("null by a field's text", logLine, func(c *EncoderConfig) { c.NullField, c.NullEquals = "service", &d })
+	f("null by a null field", `{"a":{"b":null}}`, func(c *EncoderConfig) { c.NullField = "a.b" })
 	f("decode json", logLine, func(c *EncoderConfig) { c.Decode = DecodeJSON })
 	f("everything from fields", logLine, func(c *EncoderConfig) {
 		c.Decode, c.PartitionField, c.TimestampField, c.TimeFormat, c.RecordIDHeader = DecodeJSON, "user_id", "ts", TimeRFC3339, "id"
-		c.KeyTemplate, c.Null = template(t, "{{ .trace }}"), &Match{Field: "level", Equals: &d}
+		c.KeyTemplate, c.NullField, c.NullEquals = template(t, "{{ .trace }}"), "level", &d
 		c.Headers = []Header{{Name: "a", Template: template(t, "{{ .service }}")}}
 	})
 	f("everything", logLine, func(c *EncoderConfig) {

@@ -25,11 +25,12 @@ type Header struct {
 // A field is one of the payload's (see Scope.Field). Where one is named, a
 // payload that is not a JSON object is rejected, unless it is the NullValue.
 type EncoderConfig struct {
-	Decode    Decoding // what a payload is taken for
-	ValueType Type     // Auto: STRING where valid UTF-8, else BINARY
-	Validate  bool     // JSON only: check syntax, UTF-8 and depth before sending
-	NullValue *string  // a value equal to this becomes a Kafka null (tombstone); nil: none does
-	Null      *Match   // a record that matches becomes one too; nil: none does
+	Decode     Decoding // what a payload is taken for
+	ValueType  Type     // Auto: STRING where valid UTF-8, else BINARY
+	Validate   bool     // JSON only: check syntax, UTF-8 and depth before sending
+	NullValue  *string  // a value equal to this becomes a Kafka null (tombstone); nil: none does
+	NullField  string   // a payload with NullEquals in this field becomes one too; "": none does
+	NullEquals *string  // a text; nil: the field is there, and null
 
 	Key         []byte // one key for all records; only with HasKey, may be empty
 	HasKey      bool
@@ -80,11 +81,10 @@ type Encoder struct {
 	full  [Binary + 1][]byte
 	fixed bool
 
-	key                            *Text
-	null                           *Matcher
-	keyField, timeField, partField Ref
-	fields                         string // one of the payload's fields that a rule needs; "": none does
-	scratch                        []byte
+	key                                       *Text
+	keyField, timeField, partField, nullField Ref
+	fields                                    string // one of the payload's fields that a rule needs; "": none does
+	scratch                                   []byte
 }
 
 // header is one header as it goes on the wire, comma included.
@@ -139,17 +139,14 @@ func (c *EncoderConfig) check() error {
 		return fmt.Errorf("--partition=%d: must be 0 or more, or -1 for the partitioner's choice", c.Partition)
 	case c.Partition >= 0 && c.PartitionField != "":
 		return fmt.Errorf("--partition=%d: the partition comes from field %q already, give only one of them", c.Partition, c.PartitionField)
+	case c.NullEquals != nil && c.NullField == "":
+		return fmt.Errorf("null equals %q: name the field that is to be compared", *c.NullEquals)
 	case int(c.TimeFormat) >= len(timeFormats):
 		return fmt.Errorf("time format %v: must be one of %s", c.TimeFormat, strings.Join(timeFormats[:], ", "))
 	case c.MaxRecordBytes < 0:
 		return fmt.Errorf("--max-record-bytes=%d: must be 0 (no limit) or more", c.MaxRecordBytes)
 	case !utf8.ValidString(c.RecordIDHeader):
 		return fmt.Errorf("--record-id-header=%q: must be valid UTF-8", c.RecordIDHeader)
-	}
-	if c.Null != nil {
-		if err := c.Null.Check(); err != nil {
-			return fmt.Errorf("null: %w", err)
-		}
 	}
 	for _, h := range c.Headers {
 		if h.Name == "" || !utf8.ValidString(h.Name) {
@@ -194,11 +191,7 @@ func (e *Encoder) bind() error {
 		e.headers = nil
 	}
 	e.partField = ref(c.PartitionField)
-	if c.Null != nil {
-		if e.null = e.scope.Matcher(c.Null); e.null.OfPayload() {
-			e.fields = c.Null.Field
-		}
-	}
+	e.nullField = ref(c.NullField)
 	e.timeField = ref(c.TimestampField)
 	e.keyField = ref(c.KeyField)
 	if c.KeyTemplate != nil {
@@ -245,7 +238,7 @@ func (e *Encoder) buildPrefix() error {
 		e.head, e.mid = append(e.head, e.mid...), nil
 	}
 	e.fixed = c.RecordIDHeader == "" && len(c.KeyDelim) == 0 && e.fields == "" && e.headers == nil && e.key == nil &&
-		e.null == nil && (c.Decode != DecodeJSON || c.ValueType == JSON)
+		(c.Decode != DecodeJSON || c.ValueType == JSON)
 	if c.Decode == DecodeBytes && c.ValueType == Auto {
 		c.ValueType = Binary
 	}
@@ -387,14 +380,12 @@ func (e *Encoder) appendRecord(dst, line, id []byte, seen bool) ([]byte, error) 
 			return nil, e.noFields()
 		}
 		checked = true
+		null = e.nullField != 0 && e.nullByField()
 	case e.cfg.Decode == DecodeJSON && !checked:
 		if err := checkValue(line); err != nil {
 			return nil, err
 		}
 		checked = true
-	}
-	if !null && e.null != nil {
-		null = e.null.Holds()
 	}
 	var err error
 	dst = append(dst, e.head...)
@@ -438,6 +429,15 @@ func (e *Encoder) appendRecord(dst, line, id []byte, seen bool) ([]byte, error) 
 
 func (e *Encoder) isNull(line []byte) bool {
 	return e.cfg.NullValue != nil && bytes.Equal(line, e.nullValue)
+}
+
+// nullByField says that a field makes the record a tombstone.
+func (e *Encoder) nullByField() bool {
+	if e.cfg.NullEquals == nil {
+		return string(e.scope.raw(e.nullField)) == "null"
+	}
+	text, kind := e.scope.Get(e.nullField)
+	return kind == Scalar && string(text) == *e.cfg.NullEquals
 }
 
 // appendHeaders appends the headers member, without those that have no value;

@@ -2,7 +2,6 @@ package record
 
 import (
 	"errors"
-	"regexp"
 	"strings"
 	"testing"
 )
@@ -293,7 +292,7 @@ func TestNewEncoderErrors(t *testing.T) {
 	f("--key: key", func(c *EncoderConfig) { c.HasKey, c.Key, c.KeyType = true, []byte("{"), JSON })
 	f("only one of them", func(c *EncoderConfig) { c.KeyField, c.KeyTemplate = "id", template(t, "{{ .a }}") })
 	f("--partition=3", func(c *EncoderConfig) { c.Partition, c.PartitionField = 3, "p" })
-	f("null: field", func(c *EncoderConfig) { c.Null = &Match{Field: "p"} })
+	f("null equals", func(c *EncoderConfig) { c.NullEquals = new(string) })
 	f("decode=", func(c *EncoderConfig) { c.Decode = 9 })
 	f("time format", func(c *EncoderConfig) { c.TimeFormat = 9 })
 	f(`field "k" is used`, func(c *EncoderConfig) { c.Decode, c.KeyField = DecodeText, "k" })
@@ -441,20 +440,26 @@ func TestAppendPartitionField(t *testing.T) {
 	bad(`{"p":1`, 400, ReasonInvalidJSON)
 }
 
-func TestAppendNullMatch(t *testing.T) {
-	d, no := "d", false
-	good, bad := appendWith(t, func(c *EncoderConfig) { c.KeyField, c.Null = "id", &Match{Field: "op", Equals: &d} })
+func TestAppendNullField(t *testing.T) {
+	d := "d"
+	good, bad := appendWith(t, func(c *EncoderConfig) { c.KeyField, c.NullField, c.NullEquals = "id", "op", &d })
 	good(`{"op":"d","id":1}`, `{"key":{"type":"STRING","data":"1"},"value":{"type":"STRING","data":null}}`)
 	good(`{"op":"u","id":1}`, `{"key":{"type":"STRING","data":"1"},"value":{"type":"STRING","data":"{\"op\":\"u\",\"id\":1}"}}`)
+	good(`{"id":1}`, `{"key":{"type":"STRING","data":"1"},"value":{"type":"STRING","data":"{\"id\":1}"}}`)
 	bad(`d`, 400, ReasonNoKeyField)
-	good, bad = appendWith(t, func(c *EncoderConfig) { c.ValueType, c.Null = JSON, &Match{Field: "after", Exists: &no} })
+	yes := "true"
+	good, _ = appendWith(t, func(c *EncoderConfig) { c.ValueType, c.NullField, c.NullEquals = JSON, "gone", &yes })
+	good(`{"gone":true}`, `{"value":{"type":"JSON","data":null}}`)
+	good(`{"gone":false}`, `{"value":{"type":"JSON","data":{"gone":false}}}`)
+	good(`{"gone":[true]}`, `{"value":{"type":"JSON","data":{"gone":[true]}}}`)
+	good, bad = appendWith(t, func(c *EncoderConfig) { c.ValueType, c.NullField = JSON, "after" })
 	good(`{"after":null}`, `{"value":{"type":"JSON","data":null}}`)
-	good(`{}`, `{"value":{"type":"JSON","data":null}}`)
 	good(`{"after":0}`, `{"value":{"type":"JSON","data":{"after":0}}}`)
+	good(`{"after":"null"}`, `{"value":{"type":"JSON","data":{"after":"null"}}}`)
+	good(`{}`, `{"value":{"type":"JSON","data":{}}}`) // missing is not null here: the value would be lost
 	bad(`[]`, 400, ReasonNoFields)
 	bad(`null`, 400, ReasonNoFields)
-	good, _ = appendWith(t, func(c *EncoderConfig) { c.Null = &Match{Field: "@file_name", Regex: regexp.MustCompile("^a")} })
-	good(`text`, `{"value":{"type":"STRING","data":null}}`)
+	bad(`{"after":null`, 400, ReasonInvalidJSON)
 }
 
 func TestAppendKeyTemplate(t *testing.T) {

@@ -92,9 +92,6 @@ func (s *Scope) Matcher(m *Match) *Matcher {
 	return c
 }
 
-// OfPayload says that a field of the payload is looked at.
-func (c *Matcher) OfPayload() bool { return c.ref > 0 }
-
 // Holds says whether the record the scope is set to matches. Allocates nothing.
 func (c *Matcher) Holds() bool {
 	text, kind := c.scope.Get(c.ref)
