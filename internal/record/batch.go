@@ -94,6 +94,18 @@ func NewBatch(topic string) *Batch {
 	return b
 }
 
+// Fresh returns an empty batch for the same topic and route.
+func (b *Batch) Fresh() *Batch {
+	f := NewBatch(b.Topic)
+	f.Route, f.Raw = b.Route, b.Raw
+	return f
+}
+
+// Akin says whether records of b and o may share a batch.
+func (b *Batch) Akin(o *Batch) bool {
+	return b.Topic == o.Topic && b.Route == o.Route && b.Raw == o.Raw
+}
+
 // Len is the number of records in b.
 func (b *Batch) Len() int { return len(b.Ends) }
 

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -130,6 +131,7 @@ func (p *Pool) openFailed(err error) {
 		p.fail(&EndpointError{Err: err})
 		return
 	}
+	p.troubled(err)
 	p.warn("connect", "cannot connect, will try again", "error", err, "attempt", fails, "wait", wait.Round(time.Millisecond))
 }
 
@@ -154,7 +156,7 @@ func (p *Pool) backOff(after time.Duration) (fails int, wait time.Duration, conn
 func (p *Pool) opened(s *stream) {
 	p.mu.Lock()
 	failed := p.fails
-	p.fails = 0
+	p.fails, p.trouble = 0, nil
 	p.mu.Unlock()
 	if failed > 0 {
 		p.log.Info("endpoint answers again", "after_attempts", failed)
@@ -164,6 +166,8 @@ func (p *Pool) opened(s *stream) {
 	s.t.mu.Unlock()
 	s.release()
 }
+
+var errEarly = errors.New("the connection was closed")
 
 // ended is called by the reader when a stream is over: err nil for a proper
 // end of the answer, n records were returned to their topic.
@@ -186,6 +190,7 @@ func (p *Pool) ended(s *stream, err error, ref *refusal, n int, unknown bool) {
 			p.fail(&EndpointError{Err: fmt.Errorf("%s, %d times in a row: %w (is this a Kafka REST endpoint?)", s.url.Redacted(), fails, err)})
 			return
 		}
+		p.troubled(fmt.Errorf("%s: stream ended before any delivery report: %w", s.url.Redacted(), cmp.Or(err, errEarly)))
 		p.warn("broken", "stream ended before any delivery report", "topic", s.t.name, "error", err, "records_to_resend", n, "wait", wait.Round(time.Millisecond))
 	case n > 0:
 		p.warn("broken", "stream ended early", "topic", s.t.name, "reason", s.reason(), "error", err, "records_to_resend", n, "possibly_duplicated", unknown)
@@ -207,7 +212,7 @@ func (p *Pool) refused(s *stream, ref *refusal) {
 		if !sameOrigin(p.target.Base, s.url) {
 			err = fmt.Errorf("%w; the endpoint redirects there and, as it is another host, without credentials: if it is right, give it as --rest-endpoint", err)
 		}
-		p.fail(&EndpointError{Denied: ref.fate == openDenied, Err: err})
+		p.refuse(&EndpointError{Denied: ref.fate == openDenied, Err: err})
 	case openTopic:
 		v := Verdict{Outcome: record.Retry, Reason: "unauthorized", Hold: true, Denied: ref.denied}
 		if !ref.denied {
@@ -216,6 +221,7 @@ func (p *Pool) refused(s *stream, ref *refusal) {
 		s.t.holdOn(v, ref.status, ref.text)
 	case openRetry:
 		after, _ := strconv.Atoi(ref.retryText)
+		p.troubled(err)
 		_, wait, _ := p.backOff(min(time.Duration(after)*time.Second, 5*time.Minute))
 		p.warn("refused", "stream refused, will try again", "topic", s.t.name, "error", err, "wait", wait.Round(time.Millisecond))
 	}
@@ -228,7 +234,7 @@ const maxHops = 5
 func (p *Pool) follow(s *stream, ref *refusal) {
 	to, err := s.url.Parse(ref.location)
 	if err != nil || to.Host == "" || to.Scheme != "http" && to.Scheme != "https" {
-		p.fail(&EndpointError{Err: fmt.Errorf("%s redirects to %q, which is no address of an endpoint", s.url.Redacted(), ref.location)})
+		p.refuse(&EndpointError{Err: fmt.Errorf("%s redirects to %q, which is no address of an endpoint", s.url.Redacted(), ref.location)})
 		return
 	}
 	to.User, to.Fragment = nil, ""
@@ -241,7 +247,10 @@ func (p *Pool) follow(s *stream, ref *refusal) {
 	s.t.redirect = to
 	s.t.mu.Unlock()
 	if hops > maxHops {
-		p.fail(&EndpointError{Err: fmt.Errorf("%s: more than %d redirects in a row, the last to %s: check --rest-endpoint", p.target.Base.Redacted(), maxHops, to.Redacted())})
+		s.t.mu.Lock()
+		s.t.hops, s.t.redirect = 0, nil
+		s.t.mu.Unlock()
+		p.refuse(&EndpointError{Err: fmt.Errorf("%s: more than %d redirects in a row, the last to %s: check --rest-endpoint", p.target.Base.Redacted(), maxHops, to.Redacted())})
 		return
 	}
 	p.warn("redirect", "endpoint redirects; what was sent is sent again", "status", ref.status, "to", to.Redacted(), "with_credentials", sameOrigin(p.target.Base, to))
@@ -259,5 +268,10 @@ func (p *Pool) topicHeld(t *topic, v Verdict, code int, message string, probes i
 		t.fail(&TopicError{Topic: t.name, Denied: v.Denied, Text: text + " (" + remedy + ")"})
 		return
 	}
+	t.mu.Lock()
+	if t.hold != nil {
+		t.hold.why = &TopicError{Topic: t.name, Denied: v.Denied, Text: text + " (" + remedy + ")"}
+	}
+	t.mu.Unlock()
 	p.warn("held:"+t.name, "topic takes no records; probing it", "topic", t.name, "error", text, "remedy", remedy, "probes", probes)
 }

@@ -356,6 +356,13 @@ func fastConfig() Config {
 	return c
 }
 
+// onceConfig is fastConfig for a run that is to end.
+func onceConfig() Config {
+	c := fastConfig()
+	c.OneShot = true
+	return c
+}
+
 // quiet drops the log, unless the tests are to be watched.
 func quiet() *slog.Logger {
 	if os.Getenv("STREAM_TEST_LOG") != "" {

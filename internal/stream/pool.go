@@ -42,7 +42,7 @@ type Handler interface {
 	// Rejected: record i of b is not to be sent again.
 	Rejected(b *record.Batch, i int, why Rejection)
 	// Report is one delivery report, of any code, of record i of b. Only
-	// called with Config.Reports.
+	// called with Config.Reports, and for batches marked Raw.
 	Report(b *record.Batch, i int, r *Report)
 }
 
@@ -81,6 +81,7 @@ type Pool struct {
 	buffered  atomic.Bool // the endpoint answers only once a request has ended
 	draining  atomic.Bool // nothing more will be submitted
 	closing   atomic.Bool
+	lastGood  atomic.Int64 // when a record was last delivered, as pool time
 	starving  atomic.Int32 // topics waiting for a stream
 	probe     chan struct{}
 	idle      chan struct{} // one token: a topic has nothing outstanding, or failed
@@ -103,6 +104,7 @@ type Pool struct {
 	connected bool // a connection was made once
 	warnedAt  map[string]time.Time
 	err       error
+	trouble   error // why the endpoint does not answer, until it does
 }
 
 // New returns a Pool that has not connected yet. observe, when not nil, gets
@@ -145,19 +147,59 @@ func (p *Pool) at(ns int64) time.Time           { return p.start.Add(time.Durati
 // given up, ErrClosed after Stop, ctx's cause when it ends first. With an error
 // the records were not taken: they are the caller's to count.
 func (p *Pool) Submit(ctx context.Context, b *record.Batch) error {
-	t := p.topic(b.Topic)
 	n := b.Len()
-	b.Seal()
-	t.outstanding.Add(int64(n))
-	err := p.enqueue(ctx, t, b)
+	err := p.hand(ctx, b, nil)
 	if err != nil {
-		t.outstanding.Add(-int64(n))
 		b.Resolve(n)
 	}
 	return err
 }
 
-func (p *Pool) enqueue(ctx context.Context, t *topic, b *record.Batch) error {
+// ErrBusy says that a topic takes nothing at present though others do.
+var ErrBusy = errors.New("topic takes no records at present")
+
+// Offer is Submit for those who have another place for a batch: it waits no
+// longer than patience for a topic that others leave behind, and not at all
+// for one that is held. While no topic gets on it waits like Submit.
+//
+// Ownership: with an error the batch is still the caller's, and may be changed.
+// Errors: ErrBusy, and Submit's.
+func (p *Pool) Offer(ctx context.Context, b *record.Batch, patience time.Duration) error {
+	t := p.topic(b.Topic)
+	if t.held() {
+		return ErrBusy
+	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	return p.hand(ctx, b, timer)
+}
+
+// hand gives b to its topic. With a timer it asks at each end of it whether to
+// wait on.
+func (p *Pool) hand(ctx context.Context, b *record.Batch, timer *time.Timer) error {
+	t := p.topic(b.Topic)
+	n := int64(b.Len())
+	if b.Raw {
+		t.raw.Store(true)
+	}
+	b.Seal()
+	t.outstanding.Add(n)
+	err := p.enqueue(ctx, t, b, timer)
+	if err != nil {
+		t.outstanding.Add(-n)
+		p.checkIdle()
+	}
+	return err
+}
+
+// Busy says whether Offer would be refused for topic at once, its records
+// being held or its queue being full.
+func (p *Pool) Busy(topic string) bool {
+	t := p.topic(topic)
+	return t.held() || len(t.fresh) == cap(t.fresh)
+}
+
+func (p *Pool) enqueue(ctx context.Context, t *topic, b *record.Batch, timer *time.Timer) error {
 	select {
 	case <-t.failed:
 		return t.err
@@ -174,19 +216,38 @@ func (p *Pool) enqueue(ctx context.Context, t *topic, b *record.Batch) error {
 	default:
 		p.grow(t) // those there do not keep up
 	}
-	select {
-	case t.fresh <- b:
-		p.ensureFirst(t)
-		return nil
-	case <-t.failed:
-		return t.err
-	case <-p.failed:
-		return p.err
-	case <-p.ctx.Done():
-		return ErrClosed
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	var over <-chan time.Time
+	if timer != nil {
+		over = timer.C
 	}
+	for began := time.Now(); ; {
+		select {
+		case t.fresh <- b:
+			p.ensureFirst(t)
+			return nil
+		case <-over:
+			if t.held() || p.deliveredSince(began) {
+				return ErrBusy
+			}
+			timer.Reset(busyAgain)
+		case <-t.failed:
+			return t.err
+		case <-p.failed:
+			return p.err
+		case <-p.ctx.Done():
+			return ErrClosed
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// busyAgain is how often Offer looks whether others get on where it does not.
+const busyAgain = 200 * time.Millisecond
+
+// deliveredSince says whether any topic had a record delivered after at.
+func (p *Pool) deliveredSince(at time.Time) bool {
+	return p.lastGood.Load() > int64(p.since(at))
 }
 
 func (p *Pool) topic(name string) *topic {
@@ -284,6 +345,45 @@ func (p *Pool) Stats() Stats {
 	return s
 }
 
+// Trouble returns why records do not get through at present: the endpoint's
+// own reason, or a topic's that takes none. nil where all is well.
+func (p *Pool) Trouble() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.err != nil {
+		return p.err
+	}
+	if p.trouble != nil {
+		return p.trouble
+	}
+	for _, t := range p.topics {
+		t.mu.Lock()
+		err := t.err
+		if err == nil && t.hold != nil {
+			err = t.hold.why
+		}
+		t.mu.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Leftover calls f for the records that a stopped Pool still holds, in runs of
+// one batch. Call it once, after Stop.
+func (p *Pool) Leftover(f func(b *record.Batch, from, to int)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, t := range p.topics {
+		t.mu.Lock()
+		for _, g := range t.leftover() {
+			f(g.b, g.from, g.to)
+		}
+		t.mu.Unlock()
+	}
+}
+
 // Profile returns the limits in force.
 func (p *Pool) Profile() limit.Profile { return p.limiter.Profile() }
 
@@ -293,6 +393,25 @@ func (p *Pool) eachStream(f func(*stream)) {
 	for s := range p.live {
 		f(s)
 	}
+}
+
+// refuse is for an endpoint that will not do as it is: a run that is to end
+// gives it up, a service goes on asking as rarely as it may.
+func (p *Pool) refuse(err *EndpointError) {
+	if p.cfg.OneShot {
+		p.fail(err)
+		return
+	}
+	_, wait, _ := p.backOff(p.cfg.RetryMax)
+	p.troubled(err)
+	p.warn("refuse", "the endpoint does not take records, will ask again", "error", err, "wait", wait.Round(time.Millisecond))
+}
+
+// troubled notes why the endpoint cannot be used at present; nil that it can.
+func (p *Pool) troubled(err error) {
+	p.mu.Lock()
+	p.trouble = err
+	p.mu.Unlock()
 }
 
 // fail gives the endpoint up.

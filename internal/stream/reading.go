@@ -148,7 +148,7 @@ func (r *reading) checkHead(h head) error {
 // reports takes a run of body bytes apart.
 func (r *reading) reports(data []byte) error {
 	for len(data) > 0 {
-		if !r.s.p.cfg.Reports {
+		if !r.detailed() {
 			n, rest := r.parse.successes(data)
 			if n > 0 {
 				if err := r.good(n); err != nil {
@@ -171,6 +171,9 @@ func (r *reading) reports(data []byte) error {
 	}
 	return nil
 }
+
+// detailed says whether each report is wanted by itself.
+func (r *reading) detailed() bool { return r.s.p.cfg.Reports || r.s.t.raw.Load() }
 
 // advance makes cur the segment that holds the next record to be reported.
 func (r *reading) advance() bool {
@@ -223,6 +226,7 @@ func (r *reading) tellRun() {
 	}
 	b := r.cur.b
 	r.bytes += len(b.Bytes(r.runFrom, r.at))
+	r.s.p.stats.code(b.Route, 200, n)
 	r.s.p.handler.Delivered(b, r.runFrom, r.at)
 	r.runFrom = r.at
 	b.Resolve(n)
@@ -236,13 +240,13 @@ func (r *reading) report(rep *Report) error {
 	if v.Terminal {
 		last := v // a copy: taking v's address would put every verdict on the heap
 		r.terminal, r.terminalAt = &last, string(rep.Message)
-		s.p.stats.code(rep.ErrorCode, 1)
+		s.p.stats.code(r.cur.route(), rep.ErrorCode, 1)
 		return errTerminal
 	}
 	if !r.advance() {
 		return errSurplus
 	}
-	if s.p.cfg.Reports {
+	if s.p.cfg.Reports || r.cur.b.Raw {
 		s.p.handler.Report(r.cur.b, r.at, rep)
 	}
 	if v.Outcome == record.Delivered {
@@ -255,7 +259,7 @@ func (r *reading) report(rep *Report) error {
 		}
 		return nil
 	}
-	s.p.stats.code(rep.ErrorCode, 1)
+	s.p.stats.code(r.cur.b.Route, rep.ErrorCode, 1)
 	r.suspect = v.Outcome == record.Rejected
 	r.tellRun()
 	g, b, i := r.cur, r.cur.b, r.at
@@ -338,13 +342,15 @@ func (r *reading) settle() {
 		if s.silent.Load() && s.finished.Load() {
 			s.p.answeredAtEnd(s)
 		}
+		s.t.proven.Store(true)
 		s.p.opened(s)
 	}
 	s.touch()
 	if r.delivered > 0 {
 		r.everGood = true
-		s.p.stats.code(200, r.delivered)
-		s.p.limiter.Delivered(time.Now(), r.delivered)
+		now := time.Now()
+		s.p.lastGood.Store(int64(s.p.since(now)))
+		s.p.limiter.Delivered(now, r.delivered)
 		if s.t.troubled.Load() {
 			s.t.recovered()
 		}
@@ -389,7 +395,7 @@ func (r *reading) afterEnd(left []segment, err error) {
 	default:
 		s.end(endError)
 	}
-	final := ref != nil && (ref.fate == openStop || ref.fate == openDenied)
+	final := s.p.cfg.OneShot && ref != nil && (ref.fate == openStop || ref.fate == openDenied)
 	if !final && !s.p.closing.Load() { // else nothing is sent again
 		if unknown {
 			s.p.stats.unknown(n)
@@ -435,7 +441,7 @@ func (r *reading) blameHead(left []segment) []segment {
 		s.t.rejected()
 		s.t.settled(1)
 	} else {
-		one := record.NewBatch(s.t.name)
+		one := head.b.Fresh()
 		one.Again(head.b, head.from, try)
 		one.Seal()
 		rest = append([]segment{{b: one, to: 1, base: head.serial()}}, rest...)

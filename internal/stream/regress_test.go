@@ -184,7 +184,7 @@ func TestRedirectHopsOfManyStreams(t *testing.T) {
 				}
 				x.deliverAll()
 			}
-			p, k := testPool(t, fastConfig(), srv.url(), limit.Profile{})
+			p, k := testPool(t, onceConfig(), srv.url(), limit.Profile{})
 			tp := p.topic("t")
 			// Four streams of the topic, all refused by the same redirect.
 			for range 4 {

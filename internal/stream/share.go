@@ -28,13 +28,15 @@ func (p *Pool) ensureStream(t *topic) {
 	p.startOrQueue(t)
 }
 
-// grow starts one more stream for t while there are places left.
+// grow starts one more stream for t while there are places left. A topic that
+// has brought no report yet gets no second one: it may never bring any, and
+// hold every place the others need.
 func (p *Pool) grow(t *topic) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if p.active < p.cfg.Streams && p.fails == 0 && len(p.starved) == 0 && t.hold == nil && !p.closing.Load() {
+	if p.active < p.cfg.Streams && p.fails == 0 && len(p.starved) == 0 && t.hold == nil && t.proven.Load() && !p.closing.Load() {
 		p.startOrQueue(t)
 	}
 }

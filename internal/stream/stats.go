@@ -27,32 +27,55 @@ type Stats struct {
 	Open      int // streams now
 	InFlight  int // records now
 	PerSecond float64
+	Routes    map[int32]RouteStats
+}
+
+// RouteStats is one route's part of Stats: batches tell it by their Route.
+type RouteStats struct {
+	Sent      int64
+	SentBytes int64
+	Codes     map[int]int64 // delivery reports by error_code
 }
 
 // counters is what Stats is copied from. Its lock is taken once a write, a
 // read or an event, never once a record.
 type counters struct {
-	mu sync.Mutex
-	s  Stats
+	mu     sync.Mutex
+	s      Stats
+	routes map[int32]*RouteStats
 }
 
 func newCounters() *counters {
-	return &counters{s: Stats{
+	return &counters{routes: map[int32]*RouteStats{}, s: Stats{
 		Retried: map[string]int64{}, Codes: map[int]int64{},
 		Closed: map[string]int64{}, Waited: map[string]time.Duration{},
 	}}
 }
 
-func (c *counters) sent(records, bytes, resent int) {
+// route is called with mu held.
+func (c *counters) route(id int32) *RouteStats {
+	r := c.routes[id]
+	if r == nil {
+		r = &RouteStats{Codes: map[int]int64{}}
+		c.routes[id] = r
+	}
+	return r
+}
+
+func (c *counters) sent(route int32, records, bytes, resent int) {
 	c.mu.Lock()
+	r := c.route(route)
+	r.Sent += int64(records)
+	r.SentBytes += int64(bytes)
 	c.s.Resent += int64(resent)
 	c.s.Sent += int64(records)
 	c.s.SentBytes += int64(bytes)
 	c.mu.Unlock()
 }
 
-func (c *counters) code(code, n int) {
+func (c *counters) code(route int32, code, n int) {
 	c.mu.Lock()
+	c.route(route).Codes[code] += int64(n)
 	c.s.Codes[code] += int64(n)
 	if code == 200 {
 		c.s.Delivered += int64(n)
@@ -96,5 +119,9 @@ func (c *counters) snapshot() Stats {
 	s := c.s
 	s.Retried, s.Codes = maps.Clone(s.Retried), maps.Clone(s.Codes)
 	s.Closed, s.Waited = maps.Clone(s.Closed), maps.Clone(s.Waited)
+	s.Routes = make(map[int32]RouteStats, len(c.routes))
+	for id, r := range c.routes {
+		s.Routes[id] = RouteStats{Sent: r.Sent, SentBytes: r.SentBytes, Codes: maps.Clone(r.Codes)}
+	}
 	return s
 }

@@ -332,6 +332,7 @@ func (s *stream) send(g segment) bool {
 			out = s.chunk(part)
 		}
 		g.from += n
+		route := part.b.Route
 		part.b.Hold() // a quick report must not recycle what is being written
 		if !s.win.push(part) {
 			g.from -= n
@@ -343,7 +344,7 @@ func (s *stream) send(g segment) bool {
 		part.b.Resolve(1)
 		s.records.Add(int64(n))
 		s.lastSend = part.sent
-		s.p.stats.sent(n, size, part.resent())
+		s.p.stats.sent(route, n, size, part.resent())
 		if err != nil {
 			if g.records() > 0 {
 				s.t.putBack(g)
@@ -364,18 +365,18 @@ func (s *stream) send(g segment) bool {
 // chunk and one system call.
 func (s *stream) gather(first segment) bool {
 	body := append(s.scratch[:0], "00000000\r\n"...)
-	g, total, resent := first, 0, 0
+	g, total := first, 0
 	for {
 		// Copied before it is in the window: from then on a report may free it.
 		whole := append(body, g.b.Bytes(g.from, g.to)...)
-		n := g.records()
+		n, size, route := g.records(), g.size(), g.b.Route
 		if !s.win.push(g) {
 			s.t.putBack(g)
 			break
 		}
 		body = whole
 		total += n
-		resent += g.resent()
+		s.p.stats.sent(route, n, size, g.resent())
 		if len(body) > retryBatchBytes || !s.roomy() {
 			break
 		}
@@ -396,7 +397,6 @@ func (s *stream) gather(first segment) bool {
 	err := s.writeAll(frame(body))
 	s.records.Add(int64(total))
 	s.lastSend = first.sent
-	s.p.stats.sent(total, len(body)-10, resent)
 	return err == nil && !s.over()
 }
 

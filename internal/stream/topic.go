@@ -33,6 +33,8 @@ type topic struct {
 	failed      chan struct{} // closed once err is set
 	outstanding atomic.Int64  // records submitted and not final
 	gated       atomic.Bool   // nothing fresh for now
+	raw         atomic.Bool   // batches whose every report is wanted have been submitted
+	proven      atomic.Bool   // reports come
 	troubled    atomic.Bool   // back-off or hold is on: a delivered report ends it
 
 	mu       sync.Mutex
@@ -63,6 +65,7 @@ type hold struct {
 	held   []segment
 	probe  *segment // ready to be sent
 	timer  *time.Timer
+	why    error // what the last probe brought
 }
 
 func newTopic(p *Pool, name string) *topic {
@@ -200,8 +203,8 @@ func (t *topic) retry(g segment, i int, try record.Try, level int) {
 		}
 	}
 	last := len(set.batches) - 1
-	if last < 0 || set.batches[last].Size()+size > retryBatchBytes {
-		set.batches = append(set.batches, record.NewBatch(t.name))
+	if last < 0 || set.batches[last].Size()+size > retryBatchBytes || !set.batches[last].Akin(b) {
+		set.batches = append(set.batches, b.Fresh())
 		last++
 	}
 	set.batches[last].Again(b, i, try)
@@ -234,7 +237,7 @@ func (t *topic) due(level int, set *retrySet) {
 // block keeps record i of from's batch because the topic takes none, and
 // starts or goes on with the hold.
 func (t *topic) block(from segment, i int, try record.Try, v Verdict, code int, message string) {
-	one := record.NewBatch(t.name)
+	one := from.b.Fresh()
 	one.Again(from.b, i, try)
 	one.Seal()
 	t.troubled.Store(true)
@@ -409,6 +412,35 @@ func (t *topic) hasWork() bool {
 		return t.hold.probe != nil
 	}
 	return len(t.again) > 0 || len(t.fresh) > 0
+}
+
+// held says whether the topic takes no record at present.
+func (t *topic) held() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.hold != nil
+}
+
+// leftover takes out all that was never settled. Called with mu held.
+func (t *topic) leftover() []segment {
+	all := t.again
+	for _, set := range t.waiting {
+		for _, b := range set.batches {
+			all = append(all, segment{b: b, to: b.Len()})
+		}
+	}
+	if h := t.hold; h != nil {
+		all = append(all, h.held...)
+		if h.probe != nil {
+			all = append(all, *h.probe)
+		}
+	}
+	for len(t.fresh) > 0 {
+		b := <-t.fresh
+		all = append(all, segment{b: b, to: b.Len()})
+	}
+	t.again, t.waiting, t.hold = nil, map[int]*retrySet{}, nil
+	return all
 }
 
 // sentAll says whether nothing waits to be sent at once.

@@ -30,6 +30,7 @@ func (s *stream) inspect(now time.Time) {
 			last = oldest
 		}
 		if now.Sub(last) > s.p.cfg.ReportTimeout {
+			s.t.proven.Store(false)
 			s.abort(endStalled)
 			return
 		}

@@ -20,6 +20,14 @@ type segment struct {
 // serial is the place of g's first record in the order of submission.
 func (g segment) serial() int64 { return g.base + int64(g.from) }
 
+// route is the route of g's records, 0 where g is none.
+func (g segment) route() int32 {
+	if g.b == nil {
+		return 0
+	}
+	return g.b.Route
+}
+
 func (g segment) records() int { return g.to - g.from }
 
 // resent is how many of g's records were sent before.
