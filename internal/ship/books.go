@@ -24,9 +24,22 @@ type books struct {
 
 	mu      sync.Mutex
 	topics  map[string]*TopicBooks
-	reasons map[string]int64 // rejected, by reason
-	local   map[int]int64    // rejected before sending, by the code they would have had
+	reasons map[routeReason]int64 // rejected
+	local   map[int]int64         // rejected before sending, by the code they would have had
 }
+
+// routeReason is why records of a route were rejected.
+type routeReason struct {
+	route  int32
+	reason string
+}
+
+// maxTopics bounds the topics told apart; templates can make any number. Those
+// beyond are counted together, under otherTopics.
+const (
+	maxTopics   = 10_000
+	otherTopics = "(others)"
+)
 
 // TopicBooks is one topic's part of a Summary, in records.
 type TopicBooks struct {
@@ -35,11 +48,15 @@ type TopicBooks struct {
 }
 
 func newBooks() *books {
-	return &books{topics: map[string]*TopicBooks{}, reasons: map[string]int64{}, local: map[int]int64{}}
+	return &books{topics: map[string]*TopicBooks{}, reasons: map[routeReason]int64{}, local: map[int]int64{}}
 }
 
 func (b *books) topic(name string) *TopicBooks {
 	t := b.topics[name]
+	if t == nil && len(b.topics) >= maxTopics {
+		name = otherTopics
+		t = b.topics[name]
+	}
 	if t == nil {
 		t = &TopicBooks{}
 		b.topics[name] = t
@@ -54,12 +71,28 @@ func (b *books) deliver(topic string, n int) {
 	b.mu.Unlock()
 }
 
-func (b *books) reject(topic, reason string) {
+func (b *books) reject(route int32, topic, reason string) {
 	b.rejected.Add(1)
 	b.mu.Lock()
 	b.topic(topic).Rejected++
-	b.reasons[reason]++
+	b.reasons[routeReason{route, reason}]++
 	b.mu.Unlock()
+}
+
+// lose counts records of a buffer that are gone: dropped as its policy says,
+// or damaged.
+func (b *books) lose(route int32, reason string, n int64) {
+	b.rejected.Add(n)
+	b.mu.Lock()
+	b.reasons[routeReason{route, reason}] += n
+	b.mu.Unlock()
+}
+
+// rejections returns the rejected records by route and reason.
+func (b *books) rejections() map[routeReason]int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return maps.Clone(b.reasons)
 }
 
 func (b *books) refusedHere(code int) {
@@ -101,7 +134,10 @@ func (b *books) summary(st stream.Stats, began time.Time, cpu float64) Summary {
 		Retried: st.Resent, PossiblyDuplicated: st.Unknown, BytesRead: b.readBytes.Load(), BytesSent: st.SentBytes,
 		Seconds: roundMicro(time.Since(began).Seconds()), CPUSeconds: roundMicro(cpu),
 		Topics: map[string]*TopicBooks{}, ErrorCodes: map[string]int64{}, Streams: st.Opened,
-		Reasons: maps.Clone(b.reasons),
+		Reasons: map[string]int64{},
+	}
+	for why, n := range b.reasons {
+		s.Reasons[why.reason] += n
 	}
 	for name, t := range b.topics {
 		one := *t

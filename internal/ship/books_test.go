@@ -17,8 +17,8 @@ func someBooks() Summary {
 	b.readBytes.Add(1_234_567)
 	b.deliver("t", 2000)
 	b.deliver("u", 1)
-	b.reject("t", "too_large")
-	b.reject("t", "invalid_json")
+	b.reject(0, "t", "too_large")
+	b.reject(0, "t", "invalid_json")
 	b.refusedHere(400)
 	s := b.summary(stream.Stats{
 		SentBytes: 12_345, Opened: 3, Unknown: 5,
@@ -76,7 +76,7 @@ func TestBooksMeanwhile(t *testing.T) {
 		for range 20_000 {
 			b.read.Add(2)
 			b.deliver("t", 1)
-			b.reject("t", "r")
+			b.reject(0, "t", "r")
 		}
 	}()
 	for {

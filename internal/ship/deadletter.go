@@ -9,12 +9,15 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/goccy/go-json"
 
 	"github.com/produce-agent/produce-agent/internal/ingest"
+	"github.com/produce-agent/produce-agent/internal/record"
 )
 
 // The dead letter's queue and patience: rejections in one group share one
@@ -33,14 +36,16 @@ const (
 // Concurrency: put is safe; one goroutine writes.
 type deadLetter struct {
 	path     string // "" until the first rejection, when none was named
+	maxBytes int64  // of the file and those it was rotated to; 0: no bound, and no rotation
 	log      *slog.Logger
-	books    *books
+	kept     func(*rejected)
 	hard     context.Context // done: do not wait for the disk any more
 	failed   context.CancelCauseFunc
-	patience time.Duration
+	patience time.Duration // 0: as long as it takes
 	again    time.Duration // between two tries
-	queue    chan ingest.DeadLetter
+	queue    chan rejected
 	done     chan struct{}
+	trouble  atomic.Pointer[error] // why nothing can be written at present
 
 	mu      sync.Mutex // guards path, wrote and waiting; the rest is the writer's
 	room    *sync.Cond // waiting has fallen
@@ -51,14 +56,25 @@ type deadLetter struct {
 	created bool
 }
 
+// rejected is a record on its way to the dead letter.
+type rejected struct {
+	ingest.DeadLetter
+	route int32
+	pos   record.Position
+}
+
 // newDeadLetter opens path, when one is given, so that a wrong one is told
-// before anything is read. fail is called when the file cannot be written for
-// too long, or until hard ends.
-func newDeadLetter(hard context.Context, path string, patience time.Duration, b *books, log *slog.Logger, fail context.CancelCauseFunc) (*deadLetter, error) {
+// before anything is read. kept is called for each record once its line is
+// synced; fail when the file cannot be written for as long as patience, or
+// until hard ends.
+func newDeadLetter(hard context.Context, path string, maxBytes int64, patience time.Duration, kept func(*rejected), log *slog.Logger, fail context.CancelCauseFunc) (*deadLetter, error) {
 	d := &deadLetter{
-		path: path, log: log, books: b, hard: hard, failed: fail,
-		patience: patience, again: min(deadLetterAgain, patience),
-		queue: make(chan ingest.DeadLetter, deadLetterQueue), done: make(chan struct{}),
+		path: path, maxBytes: maxBytes, log: log, kept: kept, hard: hard, failed: fail,
+		patience: patience, again: deadLetterAgain,
+		queue: make(chan rejected, deadLetterQueue), done: make(chan struct{}),
+	}
+	if patience > 0 {
+		d.again = min(d.again, patience)
 	}
 	d.room = sync.NewCond(&d.mu)
 	if path != "" {
@@ -72,7 +88,7 @@ func newDeadLetter(hard context.Context, path string, patience time.Duration, b 
 
 // put queues one rejected record. It waits while the queue is full, by number
 // or by bytes.
-func (d *deadLetter) put(l ingest.DeadLetter) {
+func (d *deadLetter) put(l rejected) {
 	d.mu.Lock()
 	for d.waiting > deadLetterBytes {
 		d.room.Wait()
@@ -83,7 +99,7 @@ func (d *deadLetter) put(l ingest.DeadLetter) {
 }
 
 // taken makes room for others: l is written, or given up.
-func (d *deadLetter) taken(l *ingest.DeadLetter) {
+func (d *deadLetter) taken(l *rejected) {
 	d.mu.Lock()
 	d.waiting -= weight(l)
 	d.mu.Unlock()
@@ -91,7 +107,7 @@ func (d *deadLetter) taken(l *ingest.DeadLetter) {
 }
 
 // weight is about what l holds in memory, in bytes.
-func weight(l *ingest.DeadLetter) int {
+func weight(l *rejected) int {
 	n := 512 + len(l.Message) + len(l.Envelope)
 	if l.Record != nil {
 		n += len(*l.Record)
@@ -165,7 +181,7 @@ func endsLine(path string, size int64) bool {
 
 func (d *deadLetter) run() {
 	defer close(d.done)
-	var group []ingest.DeadLetter
+	var group []rejected
 	var lines bytes.Buffer
 	for l := range d.queue {
 		group = append(group[:0], l)
@@ -183,7 +199,7 @@ func (d *deadLetter) run() {
 		enc := json.NewEncoder(&lines)
 		enc.SetEscapeHTML(false)
 		for i := range group {
-			if err := enc.Encode(&group[i]); err != nil {
+			if err := enc.Encode(&group[i].DeadLetter); err != nil {
 				panic("BUG: dead-letter line: " + err.Error())
 			}
 		}
@@ -198,7 +214,7 @@ func (d *deadLetter) run() {
 			return
 		}
 		for i := range group {
-			d.books.reject(group[i].Topic, group[i].Reason)
+			d.kept(&group[i])
 		}
 	}
 }
@@ -210,13 +226,22 @@ func (d *deadLetter) write(lines []byte) bool {
 	for {
 		err := d.append(lines)
 		if err == nil {
+			if told {
+				d.trouble.Store(nil)
+				d.log.Info("the dead letter can be written again", "file", d.path)
+			}
 			return true
 		}
+		d.trouble.Store(&err)
 		if !told {
 			told = true
-			d.log.Error("cannot write the dead letter; rejected records wait", "file", d.path, "error", err, "for_at_most", d.patience)
+			args := []any{"file", d.path, "error", err}
+			if d.patience > 0 {
+				args = append(args, "for_at_most", d.patience)
+			}
+			d.log.Error("cannot write the dead letter; rejected records wait", args...)
 		}
-		if time.Since(began) >= d.patience || !d.wait() {
+		if d.patience > 0 && time.Since(began) >= d.patience || !d.wait() {
 			d.failed(fmt.Errorf("rejected records cannot be kept: %w (free or name another place for them with --dead-letter; what was not kept is pending)", err))
 			return false
 		}
@@ -246,6 +271,9 @@ func (d *deadLetter) append(lines []byte) error {
 		}
 		d.log.Warn("records are rejected; they are kept in a dead-letter file", "file", path, "send_again_with", "ship --from-dead-letter "+path)
 	}
+	if err := d.rotate(int64(len(lines))); err != nil {
+		return err
+	}
 	if err := d.addLines(lines); err != nil {
 		return fmt.Errorf("write %s: %w", d.path, err)
 	}
@@ -253,6 +281,64 @@ func (d *deadLetter) append(lines []byte) error {
 	d.wrote = true
 	d.mu.Unlock()
 	return nil
+}
+
+// The largest dead-letter file before it is put aside: one that opens in an
+// editor.
+const deadLetterFile = 100 << 20
+
+// rotate puts the file aside when n more bytes would make it too large, under
+// a name with the time in it. The files together may not pass maxBytes: nobody
+// but the operator may throw rejected records away, so the route waits.
+func (d *deadLetter) rotate(n int64) error {
+	if d.maxBytes == 0 || !d.regular {
+		return nil
+	}
+	aside, total, err := d.aside()
+	if err != nil {
+		return err
+	}
+	info, err := d.f.Stat()
+	if err != nil {
+		return err
+	}
+	if total += info.Size(); total+n > d.maxBytes {
+		return fmt.Errorf("dead letter is full: %s and %d more beside it hold %s of max_bytes %s (send them again with ship --from-dead-letter, move or delete them)",
+			d.path, aside, sizeText(total), sizeText(d.maxBytes))
+	}
+	if info.Size() == 0 || info.Size()+n <= min(deadLetterFile, d.maxBytes/4) {
+		return nil
+	}
+	ext := filepath.Ext(d.path)
+	to := strings.TrimSuffix(d.path, ext) + "-" + time.Now().UTC().Format("20060102T150405.000000Z") + ext
+	if err := os.Rename(d.path, to); err != nil {
+		return fmt.Errorf("put the dead letter aside: %w", err)
+	}
+	d.f.Close()
+	d.log.Warn("dead letter put aside", "file", to, "bytes", info.Size())
+	return d.open(d.path)
+}
+
+// aside counts the files that were put aside, and their bytes.
+func (d *deadLetter) aside() (files int, bytes int64, err error) {
+	ext := filepath.Ext(d.path)
+	stem := strings.TrimSuffix(filepath.Base(d.path), ext) + "-"
+	entries, err := os.ReadDir(filepath.Dir(d.path))
+	if err != nil {
+		return 0, 0, fmt.Errorf("dead letter: %w", err)
+	}
+	for _, e := range entries {
+		middle, ok := strings.CutPrefix(e.Name(), stem)
+		middle, is := strings.CutSuffix(middle, ext)
+		if _, err := time.Parse("20060102T150405.000000Z", middle); !ok || !is || err != nil {
+			continue
+		}
+		if info, err := e.Info(); err == nil {
+			files++
+			bytes += info.Size()
+		}
+	}
+	return files, bytes, nil
 }
 
 // addLines appends lines to the open file, all or none of them, and syncs it.

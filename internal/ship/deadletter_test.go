@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -271,15 +272,16 @@ func TestDeadLetterHardEnd(t *testing.T) {
 	if _, err := os.Stat("/dev/full"); err != nil {
 		t.Skip(err)
 	}
+	kept := 0
 	hard, cancel := context.WithCancelCause(t.Context())
-	d, err := newDeadLetter(hard, "/dev/full", time.Hour, newBooks(), slog.New(slog.DiscardHandler), cancel)
+	d, err := newDeadLetter(hard, "/dev/full", 0, time.Hour, func(*rejected) { kept++ }, slog.New(slog.DiscardHandler), cancel)
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.put(ingest.DeadLetter{})
+	d.put(rejected{})
 	cancel(errors.New("signal"))
 	d.close()
-	if d.books.rejected.Load() != 0 {
+	if kept != 0 {
 		t.Error("a record that was not kept is counted as rejected")
 	}
 }
@@ -329,5 +331,53 @@ func TestDeadLetterDefault(t *testing.T) {
 	info, err := os.Stat(res.DeadLetter)
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info, err)
+	}
+}
+
+// A file that grows large is put aside; all together stay below their bound,
+// and past it rejections wait for the operator instead of being thrown away.
+func TestDeadLetterRotates(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "d.ndjson")
+	var kept atomic.Int64
+	hard, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	d, err := newDeadLetter(hard, path, 1_000_000, 0, func(*rejected) { kept.Add(1) }, slog.New(slog.DiscardHandler), cancel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.again = 10 * time.Millisecond
+	payload := strings.Repeat("x", 10_000)
+	for range 150 {
+		d.put(rejected{DeadLetter: ingest.DeadLetter{Topic: "t", Record: &payload}})
+	}
+	full := func() bool { e := d.trouble.Load(); return e != nil && strings.Contains((*e).Error(), "full") }
+	for end := time.Now().Add(10 * time.Second); !full(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not full: %d kept", kept.Load())
+		}
+	}
+	sizes := func() (files int, bytes int64) {
+		all, _ := filepath.Glob(filepath.Join(dir, "d*.ndjson"))
+		for _, f := range all {
+			info, err := os.Stat(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			bytes += info.Size()
+		}
+		return len(all), bytes
+	}
+	if n, bytes := sizes(); n < 2 || bytes > 1_000_000 {
+		t.Errorf("%d files, %d bytes", n, bytes)
+	}
+	before := kept.Load()
+	aside, _ := filepath.Glob(filepath.Join(dir, "d-*.ndjson"))
+	for _, f := range aside {
+		os.Remove(f)
+	}
+	d.close()
+	if kept.Load() != 150 || before >= 150 || d.trouble.Load() != nil {
+		t.Errorf("%d kept at first, %d after room was made", before, kept.Load())
 	}
 }

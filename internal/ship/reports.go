@@ -44,7 +44,7 @@ func openReports(path string, stdout io.Writer) (*reportLog, error) {
 }
 
 // add writes one report. The first error stays and is returned by close.
-func (l *reportLog) add(source string, pos record.Position, topic string, r *stream.Report) {
+func (l *reportLog) add(source string, offset int64, topic string, r *stream.Report) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.err != nil {
@@ -52,7 +52,7 @@ func (l *reportLog) add(source string, pos record.Position, topic string, r *str
 	}
 	l.line, _ = record.AppendPayloadJSON(append(l.line[:0], `{"source":`...), []byte(source))
 	l.line = append(l.line, `,"position":`...)
-	l.line = strconv.AppendInt(l.line, pos.Offset, 10)
+	l.line = strconv.AppendInt(l.line, offset, 10)
 	l.line = append(l.line, `,"topic":"`...)
 	l.line = append(l.line, topic...)
 	l.line = append(l.line, '"')

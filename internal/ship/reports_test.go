@@ -12,7 +12,6 @@ import (
 
 	"github.com/goccy/go-json"
 
-	"github.com/produce-agent/produce-agent/internal/record"
 	"github.com/produce-agent/produce-agent/internal/sandbox"
 	"github.com/produce-agent/produce-agent/internal/stream"
 )
@@ -25,7 +24,7 @@ func TestReportLine(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		l.add("a \"b\"\n.log", record.Position{Offset: 7}, "t", &stream.Report{Raw: []byte(raw), Message: []byte(message)})
+		l.add("a \"b\"\n.log", 7, "t", &stream.Report{Raw: []byte(raw), Message: []byte(message)})
 		if err := l.close(); err != nil {
 			t.Fatal(err)
 		}
@@ -53,7 +52,7 @@ func TestReportsFlush(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i := range 3 {
-			l.add("s", record.Position{}, "t", &stream.Report{Raw: []byte(`{"error_code":200}`)})
+			l.add("s", 0, "t", &stream.Report{Raw: []byte(`{"error_code":200}`)})
 			time.Sleep(flushAfter)
 			synctest.Wait()
 			if got := strings.Count(out.String(), "\n"); got != i+1 {
@@ -108,7 +107,7 @@ func TestReportsFull(t *testing.T) {
 	if err != nil {
 		t.Skip(err)
 	}
-	l.add("s", record.Position{}, "t", &stream.Report{Raw: []byte(`{}`)})
+	l.add("s", 0, "t", &stream.Report{Raw: []byte(`{}`)})
 	if err := l.close(); err == nil || !strings.HasPrefix(err.Error(), "--reports: ") || !errors.Is(err, os.ErrInvalid) && !strings.Contains(err.Error(), "no space left") {
 		t.Errorf("%v", err)
 	}

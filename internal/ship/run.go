@@ -45,11 +45,10 @@ type Result struct {
 //
 // Concurrency: Stats and Progress may be called at any time.
 type Run struct {
+	*outcomes
 	cfg   Config
 	env   Env
-	books *books
 	dead  *deadLetter
-	log   *reportLog
 	pool  *stream.Pool
 	began time.Time
 	cpu0  float64
@@ -57,13 +56,12 @@ type Run struct {
 	hard   context.Context // ends waiting for anything
 	cancel context.CancelCauseFunc
 
-	mu      sync.Mutex
-	sources []string // names; a Position's Source is an index
-	total   int64    // bytes of all files, -1 when not known
-	errs    []error
-	denied  bool
-	shown   int // dry run: rejections told of
-	sample  bool
+	mu     sync.Mutex
+	total  int64 // bytes of all files, -1 when not known
+	errs   []error
+	denied bool
+	shown  int // dry run: rejections told of
+	sample bool
 }
 
 // Start runs the pipeline until its inputs end, ctx does, or it cannot go on.
@@ -73,7 +71,7 @@ func Start(ctx context.Context, cfg Config, env Env) (Result, error) {
 	if cfg.MaxRecordBytes == 8e6 && !cfg.fixedMax && env.Profile.MessageBytes > 0 {
 		cfg.MaxRecordBytes = Size(env.Profile.MessageBytes)
 	}
-	r := &Run{cfg: cfg, env: env, books: newBooks(), began: time.Now(), cpu0: cpuSeconds(), total: -1}
+	r := &Run{cfg: cfg, env: env, outcomes: newOutcomes(), began: time.Now(), cpu0: cpuSeconds(), total: -1}
 	r.hard, r.cancel = context.WithCancelCause(env.Hard)
 	defer r.cancel(nil)
 	if err := r.open(); err != nil {
@@ -124,14 +122,15 @@ func (r *Run) open() (err error) {
 		return err
 	}
 	if r.cfg.Reports != "" {
-		if r.log, err = openReports(r.cfg.Reports, r.env.Stdout); err != nil {
+		if r.reports, err = openReports(r.cfg.Reports, r.env.Stdout); err != nil {
 			return err
 		}
 		r.cfg.Stream.Reports = true
 	}
-	if r.dead, err = newDeadLetter(r.hard, r.cfg.DeadLetter, r.cfg.patience, r.books, r.env.Log, r.cancel); err != nil {
+	if r.dead, err = newDeadLetter(r.hard, r.cfg.DeadLetter, 0, r.cfg.patience, r.kept, r.env.Log, r.cancel); err != nil {
 		return err
 	}
+	r.addRoute(r.dead)
 	r.pool = stream.New(r.cfg.Stream, r.env.Target, r.env.Profile, r, r.env.Log, r.env.Latency)
 	return nil
 }
@@ -187,7 +186,7 @@ func (r *Run) readFile(ctx context.Context, reader *ingest.Reader, name string) 
 		name = "stdin"
 	}
 	if err == nil {
-		err = in.Read(reader, r.source(name), func(n int) { r.books.readBytes.Add(int64(n)) })
+		err = in.Read(reader, r.origins.Register(named(name)), func(n int) { r.books.readBytes.Add(int64(n)) })
 		in.Close()
 	}
 	if err == nil || errors.Is(err, ingest.ErrCount) || endsRun(err) {
@@ -239,25 +238,11 @@ func (r *Run) readDeadLetter(ctx context.Context) error {
 	}
 	defer in.Close()
 	reader.Count = r.cfg.Count
-	err = in.ReadDeadLetter(reader, r.source(r.cfg.FromDeadLetter), func(n int) { r.books.readBytes.Add(int64(n)) })
+	err = in.ReadDeadLetter(reader, r.origins.Register(named(r.cfg.FromDeadLetter)), func(n int) { r.books.readBytes.Add(int64(n)) })
 	if closeErr := router.Close(); err == nil || errors.Is(err, ingest.ErrCount) {
 		err = closeErr
 	}
 	return err
-}
-
-// source adds a name to the table of sources.
-func (r *Run) source(name string) int32 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.sources = append(r.sources, name)
-	return int32(len(r.sources) - 1)
-}
-
-func (r *Run) sourceName(i int32) string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.sources[i]
 }
 
 // measure adds up what there is to read, for the progress bar.
@@ -303,8 +288,8 @@ func (r *Run) finish(readErr error) Result {
 		r.dead.close()
 		stats = r.pool.Stats()
 	}
-	if r.log != nil {
-		if err := r.log.close(); err != nil {
+	if r.reports != nil {
+		if err := r.reports.close(); err != nil {
 			r.note(err)
 		}
 	}
@@ -358,6 +343,7 @@ func (r *Run) Submit(b *record.Batch) error {
 	if err == nil {
 		return nil
 	}
+	b.Discard()
 	var t *stream.TopicError
 	switch {
 	case errors.As(err, &t) && r.cfg.FromDeadLetter != "" && r.cfg.Topic == "":
@@ -386,14 +372,8 @@ func (r *Run) Reject(_ int32, topic string, pos record.Position, payload []byte,
 		r.keepLine(topic, pos, payload, why)
 		return nil
 	}
-	raw := r.cfg.Input == "records"
-	d := ingest.DeadLetter{Unsent: !raw, Raw: raw}
-	if payload == nil {
-		d.Length = int64(pos.Len)
-	} else {
-		d.SetPayload(payload)
-	}
-	r.keep(&d, topic, pos, stream.Rejection{Code: why.Code, Reason: why.Reason, Message: why.Message})
+	d := refused(r.cfg.Input == "records", pos, payload)
+	r.keep(&d, 0, topic, pos, stream.Rejection{Code: why.Code, Reason: why.Reason, Message: why.Message})
 	return nil
 }
 
@@ -405,43 +385,22 @@ func (r *Run) keepLine(topic string, pos record.Position, line []byte, why *reco
 	if err != nil {
 		d = ingest.DeadLetter{Raw: true}
 		d.SetPayload(line)
-		r.keep(&d, topic, pos, stream.Rejection{Code: why.Code, Reason: why.Reason, Message: why.Message})
+		r.keep(&d, 0, topic, pos, stream.Rejection{Code: why.Code, Reason: why.Reason, Message: why.Message})
 		return
 	}
 	d.Time = time.Now().UTC().Format(time.RFC3339Nano)
 	d.ErrorCode, d.Reason, d.Message = why.Code, why.Reason, why.Message
-	r.dead.put(d)
-}
-
-// Delivered implements stream.Handler.
-func (r *Run) Delivered(b *record.Batch, from, to int) { r.books.deliver(b.Topic, to-from) }
-
-// Rejected implements stream.Handler.
-func (r *Run) Rejected(b *record.Batch, i int, why stream.Rejection) {
-	d := ingest.NewDeadLetter(b.Bytes(i, i+1))
-	r.keep(&d, b.Topic, b.Pos[i], why)
-}
-
-// Report implements stream.Handler.
-func (r *Run) Report(b *record.Batch, i int, rep *stream.Report) {
-	r.log.add(r.sourceName(b.Pos[i].Source), b.Pos[i], b.Topic, rep)
-}
-
-// keep writes a rejected record to the dead letter.
-func (r *Run) keep(d *ingest.DeadLetter, topic string, pos record.Position, why stream.Rejection) {
-	d.Time = time.Now().UTC().Format(time.RFC3339Nano)
-	d.Source, d.Position, d.Topic = r.sourceName(pos.Source), pos.Offset, topic
-	d.ErrorCode, d.Reason, d.Message, d.Attempts = why.Code, why.Reason, why.Message, why.Attempts
-	r.dead.put(*d)
+	r.dead.put(rejected{DeadLetter: d, pos: pos})
 }
 
 // The most rejections a dry run tells of one by one.
 const maxShown = 20
 
 func (r *Run) showRejection(topic string, pos record.Position, why *record.InvalidError) {
-	r.books.reject(topic, why.Reason)
+	r.books.reject(0, topic, why.Reason)
 	if r.shown++; r.shown <= maxShown {
-		r.env.Log.Warn("would be rejected", "source", r.sourceName(pos.Source), "position", pos.Offset, "error", why.Message)
+		source, _ := r.origins.get(pos.Source).Where(pos)
+		r.env.Log.Warn("would be rejected", "source", source, "position", pos.Offset, "error", why.Message)
 	}
 }
 

@@ -142,18 +142,10 @@ func (p *Pool) at(ns int64) time.Time           { return p.start.Add(time.Durati
 // Submit hands a batch to the streams of its topic and waits while their queue
 // is full.
 //
-// Ownership: the batch is the Pool's from here on, also after an error.
+// Ownership: with an error the batch is still the caller's, and may be changed.
 // Errors: *TopicError and *EndpointError when topic or endpoint have been
-// given up, ErrClosed after Stop, ctx's cause when it ends first. With an error
-// the records were not taken: they are the caller's to count.
-func (p *Pool) Submit(ctx context.Context, b *record.Batch) error {
-	n := b.Len()
-	err := p.hand(ctx, b, nil)
-	if err != nil {
-		b.Resolve(n)
-	}
-	return err
-}
+// given up, ErrClosed after Stop, ctx's cause when it ends first.
+func (p *Pool) Submit(ctx context.Context, b *record.Batch) error { return p.hand(ctx, b, nil) }
 
 // ErrBusy says that a topic takes nothing at present though others do.
 var ErrBusy = errors.New("topic takes no records at present")
@@ -162,8 +154,7 @@ var ErrBusy = errors.New("topic takes no records at present")
 // longer than patience for a topic that others leave behind, and not at all
 // for one that is held. While no topic gets on it waits like Submit.
 //
-// Ownership: with an error the batch is still the caller's, and may be changed.
-// Errors: ErrBusy, and Submit's.
+// Ownership and errors: Submit's, and ErrBusy.
 func (p *Pool) Offer(ctx context.Context, b *record.Batch, patience time.Duration) error {
 	t := p.topic(b.Topic)
 	if t.held() {
