@@ -53,12 +53,12 @@ func compile(c Route, scope *record.Scope) (topic *record.Text, enc *record.Enco
 		return nil, nil, fmt.Errorf("topic: %w", err)
 	}
 	for _, p := range c.AllowTopics {
-		if err := checkPattern(p); err != nil {
-			return nil, nil, err
+		if err := CheckPattern(p); err != nil {
+			return nil, nil, fmt.Errorf("allow_topics: %w", err)
 		}
 	}
 	if c.Topic != "" {
-		if err := checkTopicTemplate(t, c.AllowTopics); err != nil {
+		if err := CheckTopicTemplate(t, c.AllowTopics); err != nil {
 			return nil, nil, fmt.Errorf("topic: %w", err)
 		}
 	}
@@ -76,8 +76,9 @@ func compile(c Route, scope *record.Scope) (topic *record.Text, enc *record.Enco
 	return scope.Bind(t), enc, nil
 }
 
-// checkTopicTemplate returns why t can make no topic's name, or too many.
-func checkTopicTemplate(t *record.Template, allow []string) error {
+// CheckTopicTemplate returns why t can make no topic's name, or too many. allow
+// is the route's AllowTopics.
+func CheckTopicTemplate(t *record.Template, allow []string) error {
 	if t.Constant() {
 		return CheckTopic(t.Prefix())
 	}

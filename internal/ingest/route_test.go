@@ -300,6 +300,39 @@ func TestAddRecord(t *testing.T) {
 	f(topic(""), "", `1!no_topic  `+rec+"\n", "the route has no topic")
 }
 
+// raws notes which batches want the reports as they are.
+type raws struct {
+	memory
+	raw map[string]bool
+}
+
+func (s *raws) Submit(b *record.Batch) error {
+	s.raw[b.Topic] = b.Raw
+	return s.memory.Submit(b)
+}
+
+// Batches with records of AddRecord want their reports raw, when they are to.
+func TestRawReports(t *testing.T) {
+	for _, want := range []bool{false, true} {
+		s := &raws{raw: map[string]bool{}}
+		r, err := NewRouter(RouterConfig{
+			Batch: DefaultBatchConfig(), Routes: []Route{{Topic: "t", Encoder: record.DefaultEncoderConfig()}}, RawReports: want,
+		}, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Lock()
+		err = errors.Join(r.Add([]byte("x"), nil, record.Position{}), r.AddRecord("other", []byte("{}"), record.Position{}))
+		r.Unlock()
+		if err = errors.Join(err, r.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if len(s.raw) != 2 || s.raw["t"] || s.raw["other"] != want {
+			t.Errorf("RawReports %v: %v", want, s.raw)
+		}
+	}
+}
+
 // The next file is another value of the same template.
 func TestRouterFile(t *testing.T) {
 	var s routed

@@ -17,6 +17,7 @@ type RouterConfig struct {
 	Routes         []Route     // the first that matches takes a record
 	Vars           record.Vars // what templates and matches know of the input
 	MaxRecordBytes int         // a longer payload or record is rejected; 0: no bound
+	RawReports     bool        // origins want the delivery reports of what AddRecord takes as they are
 }
 
 // Bounds on what a Router keeps of many topics. A batch being built has a
@@ -316,6 +317,9 @@ func (r *Router) AddRecord(topic string, raw []byte, pos record.Position) error 
 	tail, err := r.tail(o)
 	if err != nil {
 		return err
+	}
+	if r.cfg.RawReports {
+		o.cur.Raw = true
 	}
 	return r.commit(o, record.AppendRaw(tail, raw), pos)
 }

@@ -73,17 +73,17 @@ func wild(pattern, name string) bool {
 	}
 }
 
-// checkPattern returns why a pattern of an allow list can match no topic.
-func checkPattern(pattern string) error {
+// CheckPattern returns why a pattern of an allow list can match no topic.
+func CheckPattern(pattern string) error {
 	bare := strings.ReplaceAll(pattern, "*", "")
 	if pattern == "" {
-		return errors.New(`allow_topics: "" matches no topic: name one, or use * for parts of a name`)
+		return errors.New(`"" matches no topic: name one, or use * for parts of a name`)
 	}
 	if c, bad := notOfTopic(bare); bad {
-		return fmt.Errorf("allow_topics: %q can match no topic: only letters, digits, '.', '_', '-' and the wildcard * may be in it, not %q", pattern, c)
+		return fmt.Errorf("%q can match no topic: only letters, digits, '.', '_', '-' and the wildcard * may be in it, not %q", pattern, c)
 	}
 	if len(bare) > maxTopic {
-		return fmt.Errorf("allow_topics: %.20q…: %d characters, a topic has at most %d", pattern, len(bare), maxTopic)
+		return fmt.Errorf("%.20q…: %d characters, a topic has at most %d", pattern, len(bare), maxTopic)
 	}
 	return nil
 }

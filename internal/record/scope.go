@@ -1,7 +1,7 @@
 package record
 
 import (
-	"path/filepath"
+	"path"
 	"strconv"
 )
 
@@ -67,14 +67,14 @@ func NewScope(vars Vars) *Scope {
 }
 
 // SetFile says which file the next records are from; "" is none.
-func (s *Scope) SetFile(path string) {
-	if string(s.file) == path {
+func (s *Scope) SetFile(file string) {
+	if string(s.file) == file {
 		return
 	}
-	s.file = append(s.file[:0], path...)
+	s.file = append(s.file[:0], file...)
 	s.base = s.base[:0]
-	if path != "" {
-		s.base = append(s.base, filepath.Base(path)...)
+	if file != "" {
+		s.base = append(s.base, path.Base(file)...)
 	}
 }
 

@@ -168,13 +168,12 @@ func (p *Pool) Offer(ctx context.Context, b *record.Batch, patience time.Duratio
 // hand gives b to its topic. With a timer it asks at each end of it whether to
 // wait on.
 func (p *Pool) hand(ctx context.Context, b *record.Batch, timer *time.Timer) error {
-	t := p.topic(b.Topic)
 	n := int64(b.Len())
+	t := p.claim(b.Topic, n)
 	if b.Raw {
 		t.raw.Store(true)
 	}
 	b.Seal()
-	t.outstanding.Add(n)
 	err := p.enqueue(ctx, t, b, timer)
 	if err != nil {
 		t.outstanding.Add(-n)
@@ -186,8 +185,10 @@ func (p *Pool) hand(ctx context.Context, b *record.Batch, timer *time.Timer) err
 // Busy says whether Offer would be refused for topic at once, its records
 // being held or its queue being full.
 func (p *Pool) Busy(topic string) bool {
-	t := p.topic(topic)
-	return t.held() || len(t.fresh) == cap(t.fresh)
+	p.mu.Lock()
+	t := p.topics[topic]
+	p.mu.Unlock()
+	return t != nil && (t.held() || len(t.fresh) == cap(t.fresh))
 }
 
 func (p *Pool) enqueue(ctx context.Context, t *topic, b *record.Batch, timer *time.Timer) error {
@@ -241,7 +242,10 @@ func (p *Pool) deliveredSince(at time.Time) bool {
 	return p.lastGood.Load() > int64(p.since(at))
 }
 
-func (p *Pool) topic(name string) *topic {
+func (p *Pool) topic(name string) *topic { return p.claim(name, 0) }
+
+// claim returns the topic of that name, with n records more to be settled.
+func (p *Pool) claim(name string, n int64) *topic {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	t := p.topics[name]
@@ -249,7 +253,29 @@ func (p *Pool) topic(name string) *topic {
 		t = newTopic(p, name)
 		p.topics[name] = t
 	}
+	t.outstanding.Add(n)
+	t.used.Store(int64(p.since(time.Now())))
 	return t
+}
+
+// forgetAfter is how long a topic is remembered that nothing comes for:
+// templates can make any number of names.
+const forgetAfter = 10 * time.Minute
+
+// forget drops topics that have nothing and have had nothing for long.
+func (p *Pool) forget(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for name, t := range p.topics {
+		if t.outstanding.Load() > 0 || p.since(now)-time.Duration(t.used.Load()) < forgetAfter {
+			continue
+		}
+		t.mu.Lock()
+		if t.streams == 0 && t.hold == nil && t.err == nil && len(t.waiting) == 0 && len(t.again) == 0 {
+			delete(p.topics, name)
+		}
+		t.mu.Unlock()
+	}
 }
 
 // Drain waits until every record submitted is final, or stays pending because

@@ -57,12 +57,12 @@ func TestServiceOutlives(t *testing.T) {
 // that others leave behind, and waits with all others where none gets on.
 func TestOffer(t *testing.T) {
 	srv := newFake(t, func(x *exchange) {
-		switch {
-		case x.topic == "held":
+		switch x.topic {
+		case "held":
 			x.next()
 			_ = x.refuse(40401, "This server does not host this topic-partition.")
 			x.end()
-		case x.topic == "slow":
+		case "slow":
 			_, _ = io.Copy(io.Discard, x.conn)
 		default:
 			x.deliverAll()
@@ -222,5 +222,41 @@ func TestRawReports(t *testing.T) {
 	if a, b := st.Routes[0], st.Routes[1]; a.Codes[200] != 40 || b.Codes[200] != 40 || a.Codes[429]+b.Codes[429] != st.Codes[429] ||
 		a.Sent+b.Sent != st.Sent || a.SentBytes+b.SentBytes != st.SentBytes || st.Codes[200] != 80 {
 		t.Errorf("by route %+v, in all %+v", st.Routes, st)
+	}
+}
+
+// Topics that nothing comes for are forgotten; those that hold something never.
+func TestForgetsTopics(t *testing.T) {
+	srv := newFake(t, func(x *exchange) {
+		if x.topic == "held" {
+			x.next()
+			_ = x.refuse(40401, "This server does not host this topic-partition.")
+			x.end()
+			return
+		}
+		x.deliverAll()
+	})
+	cfg := fastConfig()
+	cfg.IdleEnd, cfg.Streams = time.Second, 2
+	p, k := testPool(t, cfg, srv.url(), limit.Profile{})
+	for i := range 20 {
+		submit(t, p, batchOf(ids("topic", 20)[i], 0, "a"))
+	}
+	submit(t, p, batchOf("held", 0, "a"))
+	eventually(t, 10*time.Second, func() bool { d, _ := k.counts(); return d == 20 && p.Busy("held") }, "all others are delivered")
+	topics := func() int {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return len(p.topics)
+	}
+	p.forget(time.Now())
+	if n := topics(); n != 21 {
+		t.Errorf("%d topics right after", n)
+	}
+	eventually(t, 10*time.Second, func() bool { p.forget(time.Now().Add(forgetAfter)); return topics() <= 3 }, "those that have no stream go")
+	submit(t, p, batchOf(ids("topic", 20)[0], 0, "b"))
+	eventually(t, 10*time.Second, func() bool { d, _ := k.counts(); return d == 21 }, "a forgotten topic works again")
+	if p.topic("held").outstanding.Load() != 1 {
+		t.Error("the held record is gone")
 	}
 }

@@ -32,6 +32,7 @@ type topic struct {
 	wake        chan struct{} // a token a writer: take may have something, or the gate opened
 	failed      chan struct{} // closed once err is set
 	outstanding atomic.Int64  // records submitted and not final
+	used        atomic.Int64  // when a batch last came, as pool time
 	gated       atomic.Bool   // nothing fresh for now
 	raw         atomic.Bool   // batches whose every report is wanted have been submitted
 	proven      atomic.Bool   // reports come

@@ -11,12 +11,17 @@ func (p *Pool) watch() {
 	period := min(time.Second, p.cfg.ReportTimeout/4, p.cfg.Heartbeat/2)
 	ticker := time.NewTicker(period)
 	defer ticker.Stop()
+	swept := time.Now()
 	for {
 		select {
 		case <-p.ctx.Done():
 			return
 		case now := <-ticker.C:
 			p.eachStream(func(s *stream) { s.inspect(now) })
+			if now.Sub(swept) > forgetAfter/4 {
+				swept = now
+				p.forget(now)
+			}
 		}
 	}
 }
