@@ -37,7 +37,7 @@ var arrows = map[string][]string{
 	"internal/stream":            {"internal/stream/limit", "internal/auth", "internal/record"},
 	"internal/ship": {
 		"internal/ingest", "internal/ingest/tail", "internal/ingest/listener", "internal/ingest/checkpoint",
-		"internal/stream", "internal/stream/limit", "internal/auth", "internal/record",
+		"internal/spool", "internal/config", "internal/stream", "internal/stream/limit", "internal/auth", "internal/record",
 	},
 	"cmd/produce-agent": {
 		"internal/ship", "internal/stream", "internal/stream/limit", "internal/auth", "internal/observe", "internal/sandbox",
@@ -159,8 +159,9 @@ func TestMustNotReach(t *testing.T) {
 	f("internal/sandbox",
 		"@internal/record", "@internal/ingest", "@internal/stream", "@internal/auth", "@internal/ship", "github.com/goccy/")
 	f("internal/auth", "@internal/stream", "net/http")
+	f("internal/config", "net/http", "@internal/ship", "@internal/auth", "@internal/sandbox", "github.com/prometheus/", "github.com/spf13/cobra")
 	f("internal/ship", "net", "net/http", "@internal/sandbox", "@internal/observe", "github.com/spf13/cobra")
-	for _, name := range []string{"internal/record", "internal/ingest", "internal/stream", "internal/ship", "internal/sandbox", "cmd/produce-agent"} {
+	for _, name := range []string{"internal/record", "internal/ingest", "internal/stream", "internal/ship", "internal/sandbox", "internal/config", "cmd/produce-agent"} {
 		f(name, "@bench", "@internal/layers")
 	}
 }
