@@ -155,13 +155,14 @@ func TestMustNotReach(t *testing.T) {
 	f("internal/record", append(ground, "time", "@internal/stream", "@internal/ingest")...)
 	f("internal/stream/limit", append(ground, "@internal/record")...)
 	f("internal/ingest", "net", "net/http", "@internal/stream", "@internal/auth", "github.com/prometheus/")
+	f("internal/spool", "net", "net/http", "@internal/stream", "@internal/ingest", "@internal/ship", "github.com/prometheus/")
 	f("internal/stream", "os", "@internal/ingest", "@internal/ship", "github.com/prometheus/")
 	f("internal/sandbox",
 		"@internal/record", "@internal/ingest", "@internal/stream", "@internal/auth", "@internal/ship", "github.com/goccy/")
 	f("internal/auth", "@internal/stream", "net/http")
 	f("internal/config", "net/http", "@internal/ship", "@internal/auth", "@internal/sandbox", "github.com/prometheus/", "github.com/spf13/cobra")
 	f("internal/ship", "net", "net/http", "@internal/sandbox", "@internal/observe", "github.com/spf13/cobra")
-	for _, name := range []string{"internal/record", "internal/ingest", "internal/stream", "internal/ship", "internal/sandbox", "internal/config", "cmd/produce-agent"} {
+	for _, name := range []string{"internal/record", "internal/ingest", "internal/spool", "internal/stream", "internal/ship", "internal/sandbox", "internal/config", "cmd/produce-agent"} {
 		f(name, "@bench", "@internal/layers")
 	}
 }
