@@ -1,0 +1,23 @@
+//go:build unix
+
+package tail
+
+import (
+	"io/fs"
+	"syscall"
+)
+
+// keyOf returns what the file system knows a file by.
+func keyOf(info fs.FileInfo) key {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return key{}
+	}
+	return key{uint64(st.Dev), uint64(st.Ino)} //nolint:unconvert // of other types on other systems
+}
+
+// unlinked says that an open file has no name any more.
+func unlinked(info fs.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && st.Nlink == 0
+}
