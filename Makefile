@@ -6,10 +6,11 @@ GOFUMPT   := mvdan.cc/gofumpt@v0.12.0
 GOLANGCI  := v2.15.0
 CHECK_LINT ?= 1
 FUZZTIME  ?= 30s
+SOAK_TIME ?= 10m
 TESTFLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check format vet lint race tidy bench fuzz docs clean
+.PHONY: help build demo test check format vet lint race tidy bench fuzz soak docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +66,11 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
 		done; \
 	done
+
+soak: ## kills, stops and a backlog at length, then faults by chance for SOAK_TIME (10m); see docs/reliability.md
+	ORACLE_KILLS=50 ORACLE_STOPS=100 ORACLE_BACKLOG=1024 \
+		$(GO) test ./cmd/produce-agent -count=1 -v -timeout 0 -run '^TestOracle(Kill|Stop|Backlog)$$'
+	SOAK_TIME=$(SOAK_TIME) $(GO) test ./cmd/produce-agent -count=1 -v -timeout 0 -run '^TestOracleSoak$$'
 
 docs: ## rewrite docs/flags.md and the help texts in testdata from the commands
 	$(GO) test ./cmd/produce-agent -run '^TestDocs' -update

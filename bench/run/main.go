@@ -57,7 +57,7 @@ func run() error {
 	flag.IntVar(&o.nice, "nice", 0, "niceness of senders and server, -20..19; below 0 takes privileges and keeps a busy machine out of the latencies")
 	flag.StringVar(&o.bin, "bin", "", "produce-agent to measure; built from this module if empty")
 	flag.StringVar(&o.out, "o", "", "write the result to this file as well")
-	flag.StringVar(&o.only, "only", "", "run only senders whose name/mode matches this expression; also steady and slow")
+	flag.StringVar(&o.only, "only", "", "run only senders whose name/mode matches this expression; also steady, slow and service")
 	flag.StringVar(&o.skip, "skip", "", "leave out what matches this expression")
 	flag.Parse()
 	if flag.NArg() > 0 || o.rounds < 1 || o.records < 1000 {
@@ -129,8 +129,8 @@ func (l *lab) prepare(ctx context.Context, wanted func(string) bool) error {
 		return fmt.Errorf("find the module (run this inside it): %w", err)
 	}
 	dir := strings.TrimSpace(string(root))
-	pkgs := []string{"./bench/discard", "./bench/lines", "./bench/blast"}
-	needShip := wanted("steady") || wanted("slow")
+	pkgs := []string{"./bench/discard", "./bench/lines", "./bench/blast", "./bench/post"}
+	needShip := wanted("steady") || wanted("slow") || wanted("service")
 	for _, k := range cases() {
 		needShip = needShip || (k.sender == "ship" && wanted(key(k.name, k.mode)))
 	}
@@ -200,8 +200,12 @@ func (l *lab) session(ctx context.Context, o options, wanted func(string) bool) 
 			slows = append(slows, s)
 		}
 	}
+	var service *served
+	if wanted("service") {
+		service = l.service(ctx, res)
+	}
 	var page bytes.Buffer
-	l.write(&page, res, long, slows)
+	l.write(&page, res, long, slows, service)
 	if _, err := os.Stdout.Write(page.Bytes()); err != nil {
 		return err
 	}
@@ -247,7 +251,7 @@ func (r *results) book(name string, s sample) {
 }
 
 // write prints the page.
-func (l *lab) write(w io.Writer, res *results, long *steady, slows []slow) {
+func (l *lab) write(w io.Writer, res *results, long *steady, slows []slow, service *served) {
 	fmt.Fprintf(w, "# Speed of ship\n\n")
 	fmt.Fprintf(w, "Made by `%s` on %s; %s.\n\n", l.made(), time.Now().UTC().Format("2 Jan 2006"), machine())
 	fmt.Fprintf(w, "%d lines of %d bytes a run, medians of %d interleaved rounds. Two figures in a cell: the server answers in one\n"+
@@ -264,7 +268,7 @@ func (l *lab) write(w io.Writer, res *results, long *steady, slows []slow) {
 	res.writeCPU(w, names, l.size == 200)
 	fmt.Fprintln(w)
 	if l.size == 200 {
-		res.writeMeasures(w, res.measures(long, slows))
+		res.writeMeasures(w, res.measures(long, slows, service))
 	}
 	for _, name := range sortedKeys(res.errs) {
 		fmt.Fprintf(w, "\nNot measured: %s: %v\n", name, res.errs[name])

@@ -222,7 +222,7 @@ func TestTable(t *testing.T) {
 	if err := r.verdict(t.Context()); err == nil {
 		t.Fatal("a lost record is no error")
 	}
-	ms := r.measures(nil, nil)
+	ms := r.measures(nil, nil, nil)
 	if last := ms[len(ms)-1]; last.value != "1, 0, 1" || last.verdict != "**misses**" {
 		t.Fatalf("%+v", last)
 	}

@@ -187,7 +187,7 @@ func limit(name, format string, v, must, good float64, proto string) measure {
 }
 
 // measures makes the rows that have a bar of their own.
-func (r *results) measures(long *steady, slows []slow) []measure {
+func (r *results) measures(long *steady, slows []slow, service *served) []measure {
 	var ms []measure
 	if c := r.cpu(nJSON, "batch"); c > 0 {
 		ms = append(ms, limit("JSON validated, CPU-s/M", "%.2f", c, 0.98, 0.65, "0.49"))
@@ -219,6 +219,7 @@ func (r *results) measures(long *steady, slows []slow) []measure {
 	for _, s := range slows {
 		ms = append(ms, slowMeasures(s)...)
 	}
+	ms = append(ms, service.measures()...)
 	bad := r.lost + r.doubled + r.other
 	v := "good"
 	if bad > 0 {

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/url"
 	"os"
@@ -11,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/produce-agent/produce-agent/internal/auth"
+	"github.com/produce-agent/produce-agent/internal/config"
 	"github.com/produce-agent/produce-agent/internal/stream"
 	"github.com/produce-agent/produce-agent/internal/stream/limit"
 )
@@ -39,6 +42,67 @@ func (c *connection) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.limits, "limits", "", "the cluster's limits to stay inside: none, basic, standard, enterprise, freight or dedicated:CKU; default is basic for Confluent Cloud and none elsewhere")
 	f.BoolVar(&c.allowPlaintext, "allow-plaintext-auth", false, "let credentials go over plain http to another machine")
 }
+
+// connectionNames are the variables of our own that fromEnvironment reads;
+// they name no key of a configuration file.
+var connectionNames = []string{
+	"PRODUCE_AGENT_REST_ENDPOINT", "PRODUCE_AGENT_CLUSTER_ID", "PRODUCE_AGENT_API_KEY", "PRODUCE_AGENT_API_SECRET",
+	"PRODUCE_AGENT_API_SECRET_FILE", "PRODUCE_AGENT_CA_FILE", "PRODUCE_AGENT_LIMITS",
+}
+
+// configOptions give a configuration file the environment.
+func configOptions() config.Options {
+	return config.Options{Env: os.LookupEnv, Environ: os.Environ(), Own: connectionNames}
+}
+
+// clusterAddress returns what a configured cluster says, before its endpoint is
+// asked.
+func clusterAddress(c *config.Cluster) (stream.Address, error) {
+	a := stream.Address{
+		URL: c.RESTEndpoint, ClusterID: c.ClusterID, Auth: auth.None{},
+		AllowPlaintext: c.AllowPlaintextAuth, DialTimeout: c.Streams.DialTimeout, Attempts: 1,
+	}
+	if c.Auth.Type == "basic" {
+		basic, err := auth.NewBasic(c.Auth.Username, c.Auth.Password.Reveal())
+		if err != nil {
+			return a, inKeys(err)
+		}
+		a.Auth, a.HasAuth = basic, true
+	}
+	trust, err := auth.TLSConfig(c.TLS.CAFile)
+	if err != nil {
+		return a, inKeys(err)
+	}
+	if c.TLS.MinVersion == "1.3" {
+		trust.MinVersion = tls.VersionTLS13
+	}
+	if c.TLS.CertFile != "" {
+		own, err := tls.LoadX509KeyPair(c.TLS.CertFile, c.TLS.KeyFile)
+		if err != nil {
+			return a, fmt.Errorf("tls.cert_file: %w", err)
+		}
+		trust.Certificates = []tls.Certificate{own}
+	}
+	a.TLS = trust
+	return a, nil
+}
+
+// flagKeys are the keys of a configuration file that mean what flags and
+// variables mean, as errors of the endpoint name them.
+var flagKeys = strings.NewReplacer(
+	"KAFKA_API_KEY and KAFKA_API_SECRET, or --api-key and --api-secret-file", "auth.username and auth.password",
+	"set --api-key or KAFKA_API_KEY", "set auth.username", "set --api-secret-file or KAFKA_API_SECRET", "set auth.password",
+	"--rest-endpoint", "rest_endpoint", "--cluster-id", "cluster_id", "--api-key", "auth.username", "--api-secret-file", "auth.password",
+	"--ca-file", "tls.ca_file", "--allow-plaintext-auth", "allow_plaintext_auth: true", "--limits", "limits",
+)
+
+// inKeys says an error in the words of the configuration file.
+func inKeys(err error) error { return &rephrased{err} }
+
+type rephrased struct{ err error }
+
+func (r *rephrased) Error() string { return flagKeys.Replace(r.err.Error()) }
+func (r *rephrased) Unwrap() error { return r.err }
 
 // fromEnvironment fills what no flag gave, and remembers which names were used.
 func (c *connection) fromEnvironment() {
@@ -89,11 +153,11 @@ func (c *connection) address(cfg stream.Config, log *slog.Logger) (stream.Addres
 		}
 		a.Auth, a.HasAuth = basic, true
 	}
-	tls, err := auth.TLSConfig(c.caFile)
+	trust, err := auth.TLSConfig(c.caFile)
 	if err != nil {
 		return a, err
 	}
-	a.TLS = tls
+	a.TLS = trust
 	if len(c.used) > 0 {
 		log.Info("settings taken from the environment", "names", strings.Join(c.used, " "))
 	}

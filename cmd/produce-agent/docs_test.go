@@ -23,7 +23,7 @@ func documented() []*cobra.Command {
 	all := []*cobra.Command{root}
 	for _, c := range root.Commands() {
 		if c.Name() != "help" && c.Name() != "completion" {
-			all = append(all, c)
+			all = append(append(all, c), c.Commands()...)
 		}
 	}
 	return all
@@ -50,6 +50,14 @@ func golden(t *testing.T, path string, got []byte) {
 	}
 }
 
+// helpName is a command's name, with its parent's where that is not the root.
+func helpName(cmd *cobra.Command) string {
+	if cmd.HasParent() && cmd.Parent().HasParent() {
+		return cmd.Parent().Name() + "-" + cmd.Name()
+	}
+	return cmd.Name()
+}
+
 func TestDocsHelp(t *testing.T) {
 	for _, cmd := range documented() {
 		var out bytes.Buffer
@@ -58,14 +66,14 @@ func TestDocsHelp(t *testing.T) {
 		if err := cmd.Help(); err != nil {
 			t.Fatal(err)
 		}
-		golden(t, filepath.Join("testdata", "help-"+cmd.Name()+".golden"), out.Bytes())
+		golden(t, filepath.Join("testdata", "help-"+helpName(cmd)+".golden"), out.Bytes())
 	}
 }
 
 func TestDocsFlags(t *testing.T) {
 	var out bytes.Buffer
 	out.WriteString("# Flags\n\nOne section per command, made from the flags themselves by `make docs`; a test fails when this page is stale.\n" +
-		"What they are for, with examples: [ship](ship.md), [sandbox](sandbox.md).\n")
+		"What they are for, with examples: [ship](ship.md), [sandbox](sandbox.md), [check](config.md), [spool](spool.md).\n")
 	for _, cmd := range documented() {
 		cmd.InitDefaultHelpFlag()
 		if cmd.HasParent() {

@@ -20,10 +20,10 @@ import (
 )
 
 // The test binary is the program too: with this variable set it is what main is.
-const asProgram = "PRODUCE_AGENT_TEST_AS_PROGRAM"
+const asProgram = "TEST_AS_PRODUCE_AGENT"
 
 // With this one set as well, root may not read what its mode forbids.
-const asAnybody = "PRODUCE_AGENT_TEST_AS_ANYBODY"
+const asAnybody = "TEST_AS_ANYBODY"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
@@ -127,6 +127,12 @@ type program struct {
 // patience bounds everything a program does in these tests.
 const patience = 60 * time.Second
 
+// soaking is for how long a soak goes on, 0 when there is none.
+func soaking() time.Duration {
+	d, _ := time.ParseDuration(os.Getenv("SOAK_TIME"))
+	return max(d, 0)
+}
+
 // begin starts the program. It is killed when the test ends.
 func begin(t testing.TB, env []string, stdin io.Reader, args ...string) *program {
 	t.Helper()
@@ -141,7 +147,7 @@ func beginTo(t testing.TB, out *os.File, args ...string) *program {
 
 func beginWith(t testing.TB, env []string, stdin io.Reader, out *os.File, args ...string) *program {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), patience+soaking())
 	p := &program{t: t, cmd: exec.CommandContext(ctx, os.Args[0], args...), exited: make(chan struct{})}
 	p.err.grown, p.out.grown = make(chan struct{}, 1), make(chan struct{}, 1)
 	p.cmd.Dir = t.TempDir()

@@ -82,7 +82,7 @@ over pooled, long-lived streams, acting on every single delivery report.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.AddCommand(newShip(signals), newSandbox(), newVersion())
+	root.AddCommand(newShip(signals), newSandbox(), newCheck(), newSpool(signals), newVersion())
 	return root
 }
 

@@ -27,6 +27,9 @@ type shipFlags struct {
 	progress string
 	metrics  string
 	verbose  bool
+	config   string
+	follow   bool
+	dataDir  string
 }
 
 func newShip(signals *signals) *cobra.Command {
@@ -49,6 +52,12 @@ after draining.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg.Files = args
 			cfg.Changed(cmd.Flags())
+			switch {
+			case more.config != "":
+				return runConfigured(cmd, args, signals, cfg.Grace, &more)
+			case more.follow:
+				return runFollowing(cmd, signals, cfg, &more)
+			}
 			return runShip(cmd, signals, cfg, &more)
 		},
 	}
@@ -59,6 +68,9 @@ after draining.`,
 	f.StringVarP(&more.output, "output", "o", "text", "text: summary on stderr; json: also one JSON object on stdout")
 	f.StringVar(&more.progress, "progress", "auto", "progress bar on stderr: auto (on a terminal), always or never")
 	f.StringVar(&more.metrics, "metrics-listen", "", "serve Prometheus metrics at this address under /metrics, as 127.0.0.1:9890")
+	f.StringVar(&more.config, "config", "", "run what this configuration file says, as a service; flags given beside it override it everywhere. See check")
+	f.BoolVar(&more.follow, "follow", false, "follow the files through every kind of rotation until a signal comes; with --config =false makes one pass and ends")
+	f.StringVar(&more.dataDir, "data-dir", "", "folder for checkpoints, disk buffers and dead letters: what --follow has read is not read again after a restart")
 	f.BoolVarP(&more.verbose, "verbose", "v", false, "log what is otherwise too fine to be told")
 	return cmd
 }
@@ -69,6 +81,10 @@ func (m *shipFlags) validate() error {
 		return fmt.Errorf("--output=%s: must be text or json", m.output)
 	case m.progress != "auto" && m.progress != "always" && m.progress != "never":
 		return fmt.Errorf("--progress=%s: must be auto, always or never", m.progress)
+	case m.sandbox && m.config != "":
+		return errors.New("--sandbox and --config exclude each other: start a sandbox, and name its address in the file")
+	case m.dataDir != "" && m.config == "" && !m.follow:
+		return errors.New("--data-dir is for --follow and --config: what is read once needs no checkpoints")
 	case m.sandbox && m.conn.endpoint != "":
 		return errors.New("--sandbox and --rest-endpoint exclude each other")
 	}
@@ -100,17 +116,17 @@ func runShip(cmd *cobra.Command, signals *signals, cfg ship.Config, more *shipFl
 	}
 	registry := prometheus.NewRegistry()
 	build := ship.BuildInfo{Version: version, Revision: revision(), GoVersion: runtime.Version()}
-	metrics := ship.NewMetrics(registry, build, env.Target.ClusterID, cfg.Topic, "args")
-	env.Latency = metrics.Latency
+	metrics := ship.NewMetrics(registry, build)
+	env.Latency = metrics.Latency(env.Target.ClusterID)
 	if more.metrics != "" {
-		server, err := observe.Serve(more.metrics, registry, log)
+		server, err := observe.Serve(observe.Config{Listen: more.metrics, Setting: "--metrics-listen", Metrics: registry, Log: log})
 		if err != nil {
 			return unread(cmd, more.output, &statusError{exitFailure, err})
 		}
 		defer server.Close()
 	}
 	env.Started = func(r *ship.Run) {
-		metrics.Watch(r)
+		metrics.Watch(r.Figures)
 		bar.start(r)
 	}
 	res, err := ship.Start(cmd.Context(), cfg, env)
@@ -175,7 +191,7 @@ func report(stdout, stderr io.Writer, res ship.Result, output string, signals *s
 	if err := printBooks(stdout, stderr, res.Summary, output); err != nil {
 		return err
 	}
-	pending := res.Pending > 0 && !res.DryRun
+	pending := res.Pending > 0 && !res.DryRun && !(res.Kept && signals.status() != 0)
 	switch {
 	case res.Denied:
 		return &statusError{exitDenied, res.Err}

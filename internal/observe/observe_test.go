@@ -25,11 +25,13 @@ func TestServe(t *testing.T) {
 	reg.MustRegister(gauge)
 	var log strings.Builder
 	logger := slog.New(slog.NewTextHandler(&log, nil))
-	if _, err := Serve(l.Addr().String(), reg, logger); err == nil || !strings.HasPrefix(err.Error(), "--metrics-listen: ") {
+	var why []string
+	cfg := Config{Listen: l.Addr().String(), Setting: "--metrics-listen", Metrics: reg, Log: logger, Ready: func() []string { return why }}
+	if _, err := Serve(cfg); err == nil || !strings.HasPrefix(err.Error(), "--metrics-listen: ") {
 		t.Errorf("an address in use: %v", err)
 	}
 	l.Close()
-	s, err := Serve(l.Addr().String(), reg, logger)
+	s, err := Serve(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,10 +55,23 @@ func TestServe(t *testing.T) {
 	f("GET", "/metrics", 200, "produce_agent_test 7")
 	f("GET", "/", 404, "")
 	f("POST", "/metrics", 405, "")
+	f("GET", "/healthz", 200, "ok\n")
+	f("GET", "/readyz", 200, "ready\n")
+	why = []string{"cluster a: no\nroute", "buffer b: full"}
+	f("GET", "/readyz", 503, "not ready\ncluster a: no route\nbuffer b: full\n")
+	f("GET", "/healthz", 200, "ok\n")
+	f("GET", "/debug/pprof/", 404, "")
 	if !strings.Contains(log.String(), "http://"+l.Addr().String()+"/metrics") {
 		t.Errorf("the log does not tell the address: %s", log.String())
 	}
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
+	cfg.Pprof = true
+	if s, err = Serve(cfg); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	f("GET", "/debug/pprof/", 200, "goroutine")
+	f("GET", "/debug/pprof/goroutine?debug=1", 200, "goroutine")
 }

@@ -122,6 +122,7 @@ type Summary struct {
 	Reasons    map[string]int64 `json:"rejected_reasons,omitempty"`
 	DeadLetter string           `json:"dead_letter,omitempty"`
 	DryRun     bool             `json:"dry_run,omitempty"`
+	Buffered   int64            `json:"buffered,omitempty"` // of those pending, in disk buffers
 }
 
 func (b *books) summary(st stream.Stats, began time.Time, cpu float64) Summary {

@@ -192,8 +192,8 @@ func (c *Config) encoder() (record.EncoderConfig, error) {
 	}
 	e.Key, e.HasKey = []byte(c.Key), c.HasKey
 	e.KeyField = c.KeyField
-	if e.KeyDelim, err = unescape(c.KeyDelim); err != nil {
-		return e, fmt.Errorf("--key-delimiter=%s: %w", c.KeyDelim, err)
+	if e.KeyDelim, err = c.Delimiter(); err != nil {
+		return e, err
 	}
 	e.Partition = c.Partition
 	e.TimestampField, e.RecordIDHeader = c.TimestampField, c.RecordIDHeader
@@ -211,6 +211,15 @@ func (c *Config) encoder() (record.EncoderConfig, error) {
 	}
 	_, err = record.NewEncoder(e)
 	return e, err
+}
+
+// Delimiter returns KeyDelim with its escapes read.
+func (c *Config) Delimiter() ([]byte, error) {
+	d, err := unescape(c.KeyDelim)
+	if err != nil {
+		return nil, fmt.Errorf("--key-delimiter=%s: %w", c.KeyDelim, err)
+	}
+	return d, nil
 }
 
 // unescape reads the escapes kcat's users know in a delimiter.

@@ -26,6 +26,7 @@ const (
 	deadLetterQueue    = 1024
 	deadLetterBytes    = 8 << 20 // of records waiting for the disk, or one that is longer
 	deadLetterPatience = 30 * time.Second
+	deadLetterGroup    = 128 << 10 // about what is written and synced at a time
 	deadLetterAgain    = 500 * time.Millisecond
 )
 
@@ -35,8 +36,8 @@ const (
 //
 // Concurrency: put is safe; one goroutine writes.
 type deadLetter struct {
-	path     string // "" until the first rejection, when none was named
-	maxBytes int64  // of the file and those it was rotated to; 0: no bound, and no rotation
+	path     string       // "" until the first rejection, when none was named
+	maxBytes atomic.Int64 // of the file and those it was rotated to; 0: no bound, and no rotation
 	log      *slog.Logger
 	kept     func(*rejected)
 	hard     context.Context // done: do not wait for the disk any more
@@ -69,10 +70,11 @@ type rejected struct {
 // until hard ends.
 func newDeadLetter(hard context.Context, path string, maxBytes int64, patience time.Duration, kept func(*rejected), log *slog.Logger, fail context.CancelCauseFunc) (*deadLetter, error) {
 	d := &deadLetter{
-		path: path, maxBytes: maxBytes, log: log, kept: kept, hard: hard, failed: fail,
+		path: path, log: log, kept: kept, hard: hard, failed: fail,
 		patience: patience, again: deadLetterAgain,
 		queue: make(chan rejected, deadLetterQueue), done: make(chan struct{}),
 	}
+	d.maxBytes.Store(maxBytes)
 	if patience > 0 {
 		d.again = min(d.again, patience)
 	}
@@ -185,11 +187,13 @@ func (d *deadLetter) run() {
 	var lines bytes.Buffer
 	for l := range d.queue {
 		group = append(group[:0], l)
-		for more := true; more && len(group) < deadLetterQueue; {
+		size := weight(&l)
+		for more := true; more && len(group) < deadLetterQueue && size < deadLetterGroup; {
 			select {
 			case l, ok := <-d.queue:
 				if more = ok; ok {
 					group = append(group, l)
+					size += weight(&l)
 				}
 			default:
 				more = false
@@ -291,7 +295,8 @@ const deadLetterFile = 100 << 20
 // a name with the time in it. The files together may not pass maxBytes: nobody
 // but the operator may throw rejected records away, so the route waits.
 func (d *deadLetter) rotate(n int64) error {
-	if d.maxBytes == 0 || !d.regular {
+	most := d.maxBytes.Load()
+	if most == 0 || !d.regular {
 		return nil
 	}
 	aside, total, err := d.aside()
@@ -302,11 +307,11 @@ func (d *deadLetter) rotate(n int64) error {
 	if err != nil {
 		return err
 	}
-	if total += info.Size(); total+n > d.maxBytes {
+	if total += info.Size(); total+n > most {
 		return fmt.Errorf("dead letter is full: %s and %d more beside it hold %s of max_bytes %s (send them again with ship --from-dead-letter, move or delete them)",
-			d.path, aside, sizeText(total), sizeText(d.maxBytes))
+			d.path, aside, sizeText(total), sizeText(most))
 	}
-	if info.Size() == 0 || info.Size()+n <= min(deadLetterFile, d.maxBytes/4) {
+	if info.Size() == 0 || info.Size()+n <= min(deadLetterFile, most/4) {
 		return nil
 	}
 	ext := filepath.Ext(d.path)

@@ -6,19 +6,14 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-
-	"github.com/produce-agent/produce-agent/internal/stream/limit"
 )
 
-// Metrics turns a run's books and its pool's figures into Prometheus metrics.
-// They are read when somebody scrapes; shipping pays for none but the latency
-// histogram, which is observed once a batch.
+// Metrics turns the figures of a run into Prometheus metrics. They are read when
+// somebody scrapes; shipping pays for none but the latency histogram, which is
+// observed once a batch.
 type Metrics struct {
-	run     atomic.Pointer[Run]
-	cluster string
-	route   string
-	input   string
-	latency prometheus.Histogram
+	run     atomic.Pointer[func() Figures]
+	latency *prometheus.HistogramVec
 	desc    map[string]*prometheus.Desc
 }
 
@@ -29,16 +24,15 @@ type BuildInfo struct{ Version, Revision, GoVersion string }
 // block (75 s), four to a decade.
 var latencyBuckets = prometheus.ExponentialBucketsRange(100e-6, 75, 24)
 
-// NewMetrics registers the metrics of one run. cluster, route and input are
-// the values of those labels.
-func NewMetrics(reg prometheus.Registerer, build BuildInfo, cluster, route, input string) *Metrics {
+// NewMetrics registers the metrics of one run.
+func NewMetrics(reg prometheus.Registerer, build BuildInfo) *Metrics {
 	m := &Metrics{
-		cluster: cluster, route: route, input: input, desc: map[string]*prometheus.Desc{},
-		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name:        "produce_agent_delivery_latency_seconds",
-			Help:        "Time from writing a batch to its last delivery report.",
-			ConstLabels: prometheus.Labels{"cluster": cluster}, Buckets: latencyBuckets,
-		}),
+		desc: map[string]*prometheus.Desc{},
+		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "produce_agent_delivery_latency_seconds",
+			Help:    "Time from writing a batch to its last delivery report.",
+			Buckets: latencyBuckets,
+		}, []string{"cluster"}),
 	}
 	for _, d := range []struct {
 		name, help string
@@ -46,6 +40,8 @@ func NewMetrics(reg prometheus.Registerer, build BuildInfo, cluster, route, inpu
 	}{
 		{"input_records_total", "Records read from the input.", []string{"input"}},
 		{"input_bytes_total", "Bytes read from the input.", []string{"input"}},
+		{"input_lag_bytes", "Bytes in the input's files that are not read yet.", []string{"input"}},
+		{"checkpoint_age_seconds", "Since the last checkpoint, while there is something to be kept; 0 when all is.", []string{"input"}},
 		{"records_sent_total", "Records written to streams, those sent again among them.", []string{"cluster", "route"}},
 		{"sent_bytes_total", "Encoded bytes of records written to streams.", []string{"cluster", "route"}},
 		{"delivery_reports_total", "Delivery reports by error code; 200 is delivered.", []string{"cluster", "route", "error_code"}},
@@ -58,6 +54,14 @@ func NewMetrics(reg prometheus.Registerer, build BuildInfo, cluster, route, inpu
 		{"streams_closed_total", "Streams ended, by reason.", []string{"cluster", "reason"}},
 		{"limiter_wait_seconds_total", "Time spent waiting for a limit.", []string{"cluster", "limit"}},
 		{"limit_configured", "Limits in force a second (message_bytes: of one message); 0 is none.", []string{"cluster", "limit"}},
+		{"buffer_bytes", "Bytes of the route's disk buffer.", []string{"route"}},
+		{"buffer_capacity_bytes", "Bytes the route's disk buffer may have.", []string{"route"}},
+		{"buffer_records", "Records in the route's disk buffer that are not delivered.", []string{"route"}},
+		{"buffer_oldest_seconds", "Age of the oldest of them, at most.", []string{"route"}},
+		{"buffer_dropped_records_total", "Records that the buffer dropped, as its when_full says.", []string{"route"}},
+		{"buffer_damaged_records_total", "Records of the buffer that could not be read back.", []string{"route"}},
+		{"buffer_sync_errors_total", "Failed writes and syncs of the buffer.", []string{"route"}},
+		{"config_last_reload_successful", "1: the last SIGHUP took the configuration over, or there was none; 0: it was refused and the old one is in force.", nil},
 		{"limit_records_per_second", "Records a second allowed at present, below the configured limit while the cluster says 429; 0 is none.", []string{"cluster"}},
 	} {
 		m.desc[d.name] = prometheus.NewDesc("produce_agent_"+d.name, d.help, d.labels, nil)
@@ -71,11 +75,14 @@ func NewMetrics(reg prometheus.Registerer, build BuildInfo, cluster, route, inpu
 	return m
 }
 
-// Latency observes the time from sending to report, in seconds.
-func (m *Metrics) Latency(seconds float64) { m.latency.Observe(seconds) }
+// Latency returns the observer of a cluster's time from sending to report, in
+// seconds.
+func (m *Metrics) Latency(cluster string) func(seconds float64) {
+	return m.latency.WithLabelValues(cluster).Observe
+}
 
-// Watch makes r the run the metrics tell of.
-func (m *Metrics) Watch(r *Run) { m.run.Store(r) }
+// Watch makes figures what the metrics tell.
+func (m *Metrics) Watch(figures func() Figures) { m.run.Store(&figures) }
 
 // Describe implements prometheus.Collector.
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
@@ -86,47 +93,82 @@ func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
-	r := m.run.Load()
-	if r == nil {
+	run := m.run.Load()
+	if run == nil {
 		return
 	}
-	s, st := r.Now()
-	counter := func(name string, v float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(m.desc[name], prometheus.CounterValue, v, labels...)
+	f := (*run)()
+	to := emitter{m, ch}
+	for _, in := range f.Inputs {
+		to.counter("input_records_total", float64(in.Records), in.Name)
+		to.counter("input_bytes_total", float64(in.Bytes), in.Name)
+		if in.Lag >= 0 {
+			to.gauge("input_lag_bytes", float64(in.Lag), in.Name)
+		}
+		if in.Kept {
+			to.gauge("checkpoint_age_seconds", in.Checkpoint.Seconds(), in.Name)
+		}
 	}
-	gauge := func(name string, v float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(m.desc[name], prometheus.GaugeValue, v, labels...)
+	for i := range f.Clusters {
+		to.cluster(&f.Clusters[i])
 	}
-	counter("input_records_total", float64(s.Read), m.input)
-	counter("input_bytes_total", float64(s.BytesRead), m.input)
-	counter("records_sent_total", float64(st.Sent), m.cluster, m.route)
-	counter("sent_bytes_total", float64(st.SentBytes), m.cluster, m.route)
-	for code, n := range st.Codes {
-		counter("delivery_reports_total", float64(n), m.cluster, m.route, strconv.Itoa(code))
+	for _, r := range f.Routes {
+		to.gauge("buffer_bytes", float64(r.Bytes), r.Name)
+		to.gauge("buffer_capacity_bytes", float64(r.Capacity), r.Name)
+		to.gauge("buffer_records", float64(r.Pending), r.Name)
+		to.gauge("buffer_oldest_seconds", r.Oldest.Seconds(), r.Name)
+		to.counter("buffer_dropped_records_total", float64(r.Dropped), r.Name)
+		to.counter("buffer_damaged_records_total", float64(r.Damaged), r.Name)
+		to.counter("buffer_sync_errors_total", float64(r.SyncErrors), r.Name)
 	}
-	gauge("records_in_flight", float64(st.InFlight), m.cluster)
-	for reason, n := range st.Retried {
-		counter("retries_total", float64(n), m.cluster, reason)
+	for why, n := range f.Rejected {
+		to.counter("rejected_records_total", float64(n), why[0], why[1])
 	}
-	counter("possibly_duplicated_records_total", float64(st.Unknown), m.cluster)
-	for reason, n := range s.Reasons {
-		counter("rejected_records_total", float64(n), m.route, reason)
+	worked := 1.0
+	if f.Reload < 0 {
+		worked = 0
 	}
-	gauge("streams_open", float64(st.Open), m.cluster)
-	counter("streams_opened_total", float64(st.Opened), m.cluster)
-	for reason, n := range st.Closed {
-		counter("streams_closed_total", float64(n), m.cluster, reason)
-	}
-	for limit, d := range st.Waited {
-		counter("limiter_wait_seconds_total", d.Seconds(), m.cluster, limit)
-	}
-	m.limits(r.env.Profile, gauge)
-	gauge("limit_records_per_second", st.PerSecond, m.cluster)
+	to.gauge("config_last_reload_successful", worked)
 }
 
-func (m *Metrics) limits(p limit.Profile, gauge func(string, float64, ...string)) {
-	gauge("limit_configured", p.Connections, m.cluster, "connections")
-	gauge("limit_configured", p.Records, m.cluster, "records")
-	gauge("limit_configured", p.Bytes, m.cluster, "bytes")
-	gauge("limit_configured", float64(p.MessageBytes), m.cluster, "message_bytes")
+// emitter sends metrics to one scrape.
+type emitter struct {
+	m  *Metrics
+	ch chan<- prometheus.Metric
+}
+
+func (e emitter) counter(name string, v float64, labels ...string) {
+	e.ch <- prometheus.MustNewConstMetric(e.m.desc[name], prometheus.CounterValue, v, labels...)
+}
+
+func (e emitter) gauge(name string, v float64, labels ...string) {
+	e.ch <- prometheus.MustNewConstMetric(e.m.desc[name], prometheus.GaugeValue, v, labels...)
+}
+
+func (e emitter) cluster(c *ClusterFigures) {
+	for route, r := range c.Routes {
+		e.counter("records_sent_total", float64(r.Sent), c.Name, route)
+		e.counter("sent_bytes_total", float64(r.SentBytes), c.Name, route)
+		for code, n := range r.Codes {
+			e.counter("delivery_reports_total", float64(n), c.Name, route, strconv.Itoa(code))
+		}
+	}
+	e.gauge("records_in_flight", float64(c.InFlight), c.Name)
+	for reason, n := range c.Retried {
+		e.counter("retries_total", float64(n), c.Name, reason)
+	}
+	e.counter("possibly_duplicated_records_total", float64(c.Unknown), c.Name)
+	e.gauge("streams_open", float64(c.Open), c.Name)
+	e.counter("streams_opened_total", float64(c.Opened), c.Name)
+	for reason, n := range c.Closed {
+		e.counter("streams_closed_total", float64(n), c.Name, reason)
+	}
+	for limit, d := range c.Waited {
+		e.counter("limiter_wait_seconds_total", d.Seconds(), c.Name, limit)
+	}
+	e.gauge("limit_configured", c.Limits.Connections, c.Name, "connections")
+	e.gauge("limit_configured", c.Limits.Records, c.Name, "records")
+	e.gauge("limit_configured", c.Limits.Bytes, c.Name, "bytes")
+	e.gauge("limit_configured", float64(c.Limits.MessageBytes), c.Name, "message_bytes")
+	e.gauge("limit_records_per_second", c.PerSecond, c.Name)
 }

@@ -28,10 +28,10 @@ func TestMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	reg := prometheus.NewPedanticRegistry()
-	m := NewMetrics(reg, BuildInfo{"v", "r", "g"}, "lkc-1", "t", "args")
+	m := NewMetrics(reg, BuildInfo{"v", "r", "g"})
 	env := Env{
 		Target: target(t, s), Stdout: io.Discard, Log: slog.New(slog.DiscardHandler), Hard: context.Background(),
-		Latency: m.Latency, Started: m.Watch,
+		Latency: m.Latency("lkc-1"), Started: func(r *Run) { m.Watch(r.Figures) },
 	}
 	if problems, err := testutil.GatherAndLint(reg); err != nil || len(problems) > 0 {
 		t.Errorf("before the run: %v, %v", problems, err)

@@ -18,30 +18,36 @@ type outcomes struct {
 	origins *origins
 	reports *reportLog // nil: nobody wants them all
 
-	mu   sync.RWMutex
-	dead []*deadLetter // of each route, by its number
+	mu     sync.RWMutex
+	routes []routeEnd // by number; a reload only adds
+}
+
+// routeEnd is what the end of a record needs of its route.
+type routeEnd struct {
+	name string
+	dead *deadLetter
 }
 
 func newOutcomes() *outcomes { return &outcomes{books: newBooks(), origins: &origins{}} }
 
 // addRoute gives a route its number.
-func (o *outcomes) addRoute(d *deadLetter) int32 {
+func (o *outcomes) addRoute(name string, d *deadLetter) int32 {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.dead = append(o.dead, d)
-	return int32(len(o.dead) - 1)
+	o.routes = append(o.routes, routeEnd{name, d})
+	return int32(len(o.routes) - 1)
 }
 
-func (o *outcomes) deadOf(route int32) *deadLetter {
+func (o *outcomes) route(id int32) routeEnd {
 	o.mu.RLock()
 	defer o.mu.RUnlock()
-	return o.dead[route]
+	return o.routes[id]
 }
 
 // Delivered implements stream.Handler.
 func (o *outcomes) Delivered(b *record.Batch, from, to int) {
 	o.books.deliver(b.Topic, to-from)
-	o.origins.each(b.Pos[from:to], ingest.Origin.Delivered)
+	o.origins.settle(b.Pos[from:to], ingest.Origin.Delivered)
 }
 
 // Rejected implements stream.Handler.
@@ -58,7 +64,7 @@ func (o *outcomes) Report(b *record.Batch, i int, rep *stream.Report) {
 		o.reports.add(source, offset, b.Topic, rep)
 	}
 	if b.Raw && lasting(rep) {
-		if r, ok := origin.(ingest.Reporter); ok {
+		if r, ok := origin.Origin.(ingest.Reporter); ok {
 			r.Report(b.Pos[i], rep.Raw)
 		}
 	}
@@ -77,20 +83,15 @@ func (o *outcomes) keep(d *ingest.DeadLetter, route int32, topic string, pos rec
 	d.Source, d.Position = o.origins.get(pos.Source).Where(pos)
 	d.Topic = topic
 	d.ErrorCode, d.Reason, d.Message, d.Attempts = why.Code, why.Reason, why.Message, why.Attempts
-	o.deadOf(route).put(rejected{DeadLetter: *d, route: route, pos: pos})
+	o.route(route).dead.put(rejected{DeadLetter: *d, route: route, pos: pos})
 }
 
 // kept is called once a rejected record's line is synced.
 func (o *outcomes) kept(r *rejected) {
 	o.books.reject(r.route, r.Topic, r.Reason)
-	o.origins.get(r.pos.Source).Rejected(r.pos, r.ErrorCode, r.Message)
-}
-
-// refuse gives records back to their origins, for them to come again: they do
-// not count as read.
-func (o *outcomes) refuse(pos []record.Position, err error) {
-	o.books.read.Add(-int64(len(pos)))
-	o.origins.each(pos, func(origin ingest.Origin, pos []record.Position) { origin.Refused(pos, err) })
+	origin := o.origins.get(r.pos.Source)
+	origin.Rejected(r.pos, r.ErrorCode, r.Message)
+	origin.settled(1)
 }
 
 // refused is what a Sink rejects, as a dead-letter line: raw for a record that

@@ -39,6 +39,8 @@ type Result struct {
 	Err error
 	// Denied: credentials or permissions are what was in the way.
 	Denied bool
+	// Kept: what is pending is in files that are read on, or in disk buffers.
+	Kept bool
 }
 
 // Run is one run of the pipeline.
@@ -130,7 +132,7 @@ func (r *Run) open() (err error) {
 	if r.dead, err = newDeadLetter(r.hard, r.cfg.DeadLetter, 0, r.cfg.patience, r.kept, r.env.Log, r.cancel); err != nil {
 		return err
 	}
-	r.addRoute(r.dead)
+	r.addRoute(r.cfg.Topic, r.dead)
 	r.pool = stream.New(r.cfg.Stream, r.env.Target, r.env.Profile, r, r.env.Log, r.env.Latency)
 	return nil
 }
@@ -145,7 +147,7 @@ func (r *Run) read(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	router, err := r.router(enc)
+	router, err := r.oneRoute(enc)
 	if err != nil {
 		return err
 	}
@@ -172,8 +174,8 @@ func (r *Run) read(ctx context.Context) error {
 	return err
 }
 
-// router returns the one route that flags describe.
-func (r *Run) router(enc record.EncoderConfig) (*ingest.Router, error) {
+// oneRoute returns the one route that flags describe.
+func (r *Run) oneRoute(enc record.EncoderConfig) (*ingest.Router, error) {
 	return ingest.NewRouter(ingest.RouterConfig{
 		Batch: r.cfg.Batch, Routes: []ingest.Route{{Topic: r.cfg.Topic, Encoder: enc}}, MaxRecordBytes: int(r.cfg.MaxRecordBytes),
 	}, r)
@@ -186,7 +188,7 @@ func (r *Run) readFile(ctx context.Context, reader *ingest.Reader, name string) 
 		name = "stdin"
 	}
 	if err == nil {
-		err = in.Read(reader, r.origins.Register(named(name)), func(n int) { r.books.readBytes.Add(int64(n)) })
+		err = in.Read(reader, r.origins.add(named(name), fromFile, nil), func(n int) { r.books.readBytes.Add(int64(n)) })
 		in.Close()
 	}
 	if err == nil || errors.Is(err, ingest.ErrCount) || endsRun(err) {
@@ -226,7 +228,7 @@ func (r *Run) readDeadLetter(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	router, err := r.router(enc)
+	router, err := r.oneRoute(enc)
 	if err != nil {
 		return err
 	}
@@ -238,7 +240,7 @@ func (r *Run) readDeadLetter(ctx context.Context) error {
 	}
 	defer in.Close()
 	reader.Count = r.cfg.Count
-	err = in.ReadDeadLetter(reader, r.origins.Register(named(r.cfg.FromDeadLetter)), func(n int) { r.books.readBytes.Add(int64(n)) })
+	err = in.ReadDeadLetter(reader, r.origins.add(named(r.cfg.FromDeadLetter), fromFile, nil), func(n int) { r.books.readBytes.Add(int64(n)) })
 	if closeErr := router.Close(); err == nil || errors.Is(err, ingest.ErrCount) {
 		err = closeErr
 	}
@@ -418,6 +420,21 @@ func (r *Run) Now() (Summary, stream.Stats) {
 		stats = r.pool.Stats()
 	}
 	return r.books.summary(stats, r.began, cpuSeconds()-r.cpu0), stats
+}
+
+// Figures returns what metrics tell of the run: its cluster under its id, its
+// one route under the topic's name, all it reads as one input.
+func (r *Run) Figures() Figures {
+	s, st := r.Now()
+	f := Figures{
+		Inputs:   []InputFigures{{Name: "args", Records: s.Read, Bytes: s.BytesRead, Lag: -1}},
+		Clusters: []ClusterFigures{{Name: r.env.Target.ClusterID, Limits: r.env.Profile, Stats: st, Routes: map[string]stream.RouteStats{r.cfg.Topic: st.Routes[0]}}},
+		Rejected: map[[2]string]int64{},
+	}
+	for why, n := range r.books.rejections() {
+		f.Rejected[[2]string{r.cfg.Topic, why.reason}] += n
+	}
+	return f
 }
 
 // Total returns how many bytes there are to read, -1 when nobody knows.

@@ -1,0 +1,218 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/goccy/go-json"
+	"github.com/spf13/cobra"
+
+	"github.com/produce-agent/produce-agent/internal/config"
+	"github.com/produce-agent/produce-agent/internal/stream"
+)
+
+// defaultConfigFile is what check reads when it is told of no file.
+const defaultConfigFile = "agent.yaml"
+
+func newCheck() *cobra.Command {
+	var file string
+	var show, connect bool
+	cmd := &cobra.Command{
+		Use:   "check [FILE]",
+		Short: "Check a configuration file and list every problem at once",
+		Long: `check reads a configuration file as ship --config would and lists every problem
+with its line and column on stderr. It starts nothing and writes nothing.
+
+Exit status: 0 good, warnings or none; 3 the configuration has errors; with
+--connect: 5 credentials were refused, 1 a cluster could not be reached.`,
+		Example: `  produce-agent check agent.yaml
+  produce-agent check --connect --config /etc/produce-agent/agent.yaml
+  produce-agent check --print agent.yaml > in-force.yaml`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case len(args) == 1 && file != "" && file != args[0]:
+				return fmt.Errorf("two files to check, %s and --config=%s: give one", args[0], file)
+			case len(args) == 1:
+				file = args[0]
+			case file == "":
+				file = defaultConfigFile
+			}
+			return runCheck(cmd, file, show, connect)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&file, "config", "", "configuration file to check, as FILE; default is "+defaultConfigFile+" in the current folder")
+	f.BoolVar(&show, "print", false, "print what is in force to stdout, all defaults filled in, as YAML that can be used again; secrets are masked")
+	f.BoolVar(&connect, "connect", false, "also ask each cluster whether it is there and takes the credentials; no record is written")
+	return cmd
+}
+
+func runCheck(cmd *cobra.Command, file string, show, connect bool) error {
+	stderr := cmd.ErrOrStderr()
+	cfg, problems := config.Load(file, configOptions())
+	for _, p := range problems {
+		fmt.Fprintln(stderr, p)
+	}
+	if problems.Err() != nil {
+		wrong := len(problems) - len(problems.Warnings())
+		return &statusError{exitConfig, fmt.Errorf("%s: %s", file, count(wrong, "error"))}
+	}
+	fmt.Fprintf(stderr, "%s: good: %s, %s, %s\n", file,
+		count(len(cfg.Clusters), "cluster"), count(len(cfg.Inputs), "input"), count(len(cfg.Routes), "route"))
+	if show {
+		if err := cfg.Print(cmd.OutOrStdout()); err != nil {
+			return &statusError{exitFailure, fmt.Errorf("print: %w", err)}
+		}
+	}
+	if !connect {
+		return nil
+	}
+	return connectAll(cmd.Context(), cmd.OutOrStdout(), cfg)
+}
+
+// count writes "1 route", "2 routes".
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return strconv.Itoa(n) + " " + what
+}
+
+// connectAll asks every cluster and writes a line about each.
+func connectAll(ctx context.Context, w io.Writer, cfg *config.Config) error {
+	stream.UserAgent = "produce-agent/" + version
+	status := exitOK
+	for i := range cfg.Clusters {
+		c := &cfg.Clusters[i]
+		line, err := connectTo(ctx, c)
+		if err != nil {
+			line = err.Error()
+			var s *statusError
+			if errors.As(err, &s) && (status == exitOK || s.status == exitDenied) {
+				status = s.status
+			}
+		}
+		if _, err := fmt.Fprintf(w, "%s: %s\n", c.Name, line); err != nil {
+			return &statusError{exitFailure, err}
+		}
+	}
+	if status != exitOK {
+		return &statusError{status, nil}
+	}
+	return nil
+}
+
+// connectTo asks one cluster and returns what there is to say.
+//
+// Errors: always a *statusError.
+func connectTo(ctx context.Context, c *config.Cluster) (string, error) {
+	address, err := clusterAddress(c)
+	if err != nil {
+		return "", &statusError{exitFailure, err}
+	}
+	target, err := stream.Resolve(ctx, address)
+	if err != nil {
+		var e *stream.EndpointError
+		if errors.As(err, &e) && e.Denied {
+			return "", &statusError{exitDenied, fmt.Errorf("refused: %w", inKeys(err))}
+		}
+		return "", &statusError{exitFailure, fmt.Errorf("not reached: %w", inKeys(err))}
+	}
+	return askCluster(ctx, target, address)
+}
+
+// askCluster asks for the cluster itself: an endpoint whose path and cluster id
+// are written in the file was not spoken to yet.
+// Source: Confluent REST v3 OpenAPI, getKafkaCluster.
+func askCluster(ctx context.Context, t stream.Target, a stream.Address) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, a.DialTimeout+10*time.Second)
+	defer cancel()
+	u := t.Base.JoinPath("v3", "clusters", t.ClusterID)
+	where := u.Redacted()
+	fail := func(status int, format string, args ...any) (string, error) {
+		return "", &statusError{status, fmt.Errorf(format, args...)}
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return fail(exitFailure, "not reached: %w", err)
+	}
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", stream.UserAgent)
+	authorization, err := t.Auth.Authorization(ctx)
+	if err != nil {
+		return fail(exitFailure, "not reached: %w", err)
+	}
+	if authorization != "" {
+		req.Header.Set("Authorization", authorization)
+	}
+	client := &http.Client{
+		Transport: &http.Transport{
+			TLSClientConfig: t.TLS, TLSHandshakeTimeout: a.DialTimeout, DisableKeepAlives: true,
+			TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{},
+		},
+		// Credentials must not go elsewhere.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return fail(exitFailure, "not reached: %w", err)
+	}
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	said := strings.TrimSpace(strconv.Itoa(resp.StatusCode)+" "+http.StatusText(resp.StatusCode)) + saidBy(body)
+	reached := fmt.Sprintf("reached %s/v3, cluster %s, ", t.Base.Redacted(), t.ClusterID)
+	switch code := resp.StatusCode; {
+	case code == http.StatusOK && a.HasAuth:
+		return reached + "credentials accepted", nil
+	case code == http.StatusOK:
+		return reached + "no credentials asked for", nil
+	case code == http.StatusUnauthorized && !a.HasAuth:
+		return fail(exitDenied, "refused: %s answered %s: it wants credentials: give auth.username and auth.password", where, said)
+	case code == http.StatusUnauthorized:
+		return fail(exitDenied, "refused: %s answered %s: check auth.username and auth.password; it must be a key of this Kafka cluster, a cloud key is another thing", where, said)
+	case code == http.StatusForbidden && a.HasAuth:
+		return reached + "credentials accepted, though they may not look at the cluster (" + said + "): whether they may write shows when records are sent", nil
+	case code == http.StatusForbidden:
+		return fail(exitDenied, "refused: %s answered %s: give auth.username and auth.password", where, said)
+	case code == http.StatusMethodNotAllowed || code == http.StatusNotImplemented:
+		return reached + "which does not tell about itself (" + said + "): whether the credentials are good shows when records are sent", nil
+	case code == http.StatusNotFound:
+		return fail(exitFailure, "reached, but %s answered %s: check cluster_id, and the path of rest_endpoint", where, said)
+	case code >= 300 && code < 400:
+		return fail(exitFailure, "reached, but %s redirects to %q: give that as rest_endpoint if it is right", where, resp.Header.Get("Location"))
+	case code == http.StatusTooManyRequests || code >= 500:
+		return fail(exitFailure, "reached, but %s answered %s: try again later", where, said)
+	}
+	return fail(exitFailure, "reached, but %s answered %s: is this a Kafka REST endpoint?", where, said)
+}
+
+// saidBy returns an error answer's message in one line, in front of which ": "
+// stands. What a terminal would act on is left out.
+func saidBy(body []byte) string {
+	var answer struct {
+		Message string `json:"message"`
+	}
+	if json.Unmarshal(body, &answer) != nil || answer.Message == "" {
+		return ""
+	}
+	printable := func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}
+	text := strings.Join(strings.Fields(strings.Map(printable, answer.Message)), " ")
+	if r := []rune(text); len(r) > 200 {
+		text = string(r[:200]) + "…"
+	}
+	return ": " + text
+}

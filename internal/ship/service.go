@@ -1,0 +1,356 @@
+package ship
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/produce-agent/produce-agent/internal/config"
+	"github.com/produce-agent/produce-agent/internal/ingest/checkpoint"
+	"github.com/produce-agent/produce-agent/internal/record"
+	"github.com/produce-agent/produce-agent/internal/spool"
+	"github.com/produce-agent/produce-agent/internal/stream"
+)
+
+// ServiceEnv is what a Service is given from outside.
+type ServiceEnv struct {
+	Stdin  *os.File
+	Stdout io.Writer
+	Log    *slog.Logger
+	Hard   context.Context // done: leave at once, whatever is pending
+	Grace  time.Duration   // after the end was asked for, how long to wait for reports
+	// Address says where a cluster is and as whom to speak to it. It is asked
+	// again before every try.
+	Address func(*config.Cluster) (stream.Address, error)
+	// Latency returns the observer of a cluster's delivery latency, in seconds;
+	// the observer may be nil.
+	Latency func(cluster string) func(float64)
+}
+
+// Service runs a whole configuration: inputs, routes, buffers and clusters,
+// until it is told to end or all its inputs have.
+//
+// Order: buffers and dead letters are opened first and closed last, clusters
+// come next, then the pumps between them, inputs start last and stop first.
+//
+// Concurrency: Reload, Ready, Figures and Summary may be called at any time.
+type Service struct {
+	*outcomes
+	env   ServiceEnv
+	began time.Time
+	cpu0  float64
+
+	hard   context.Context // ends waiting for anything
+	cancel context.CancelCauseFunc
+	once   bool              // no input follows: the run is to end
+	store  *checkpoint.Store // without a data_dir it keeps nothing
+	lock   io.Closer         // of the data_dir
+
+	change sync.Mutex // held by what starts or stops parts
+
+	mu       sync.Mutex // guards what follows; a leaf
+	cfg      *config.Config
+	clusters map[string]*cluster
+	lanes    map[string]*lane       // by route
+	buffers  map[string]*buffer     // by route
+	dead     map[string]*deadLetter // by path
+	pumps    map[string]*job        // by route; guarded by change
+	inputs   map[string]*input
+	ending   bool
+	gone     map[string]stream.Stats // of pools that were replaced, by cluster
+	goneRead int64                   // bytes read by inputs that were replaced
+	reload   int                     // -1 the last one failed, 1 it worked, 0 there was none
+	ended    chan struct{}           // one token: an input has ended
+	errs     []error
+	adopted  sync.WaitGroup // batches looking for a new pool
+}
+
+// job is something that runs until it is stopped.
+type job struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+func start(ctx context.Context, run func(context.Context)) *job {
+	ctx, cancel := context.WithCancel(ctx)
+	j := &job{cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(j.done)
+		run(ctx)
+	}()
+	return j
+}
+
+func (j *job) stop() {
+	j.cancel()
+	<-j.done
+}
+
+// NewService opens everything that may fail for a wrong setting and starts it.
+// Errors: what was wrong; nothing runs then.
+func NewService(cfg *config.Config, env ServiceEnv) (*Service, error) {
+	s := &Service{
+		outcomes: newOutcomes(), env: env, began: time.Now(), cpu0: cpuSeconds(), cfg: cfg,
+		clusters: map[string]*cluster{}, lanes: map[string]*lane{}, buffers: map[string]*buffer{}, dead: map[string]*deadLetter{},
+		pumps: map[string]*job{}, inputs: map[string]*input{}, gone: map[string]stream.Stats{}, ended: make(chan struct{}, 1),
+	}
+	s.hard, s.cancel = context.WithCancelCause(env.Hard)
+	s.once = !slices.ContainsFunc(cfg.Inputs, func(in config.Input) bool { return in.HTTP != nil || in.File != nil && in.File.Follow })
+	if err := s.open(); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// open opens the data_dir and reports, and starts what the configuration says.
+func (s *Service) open() (err error) {
+	cfg := s.cfg
+	if cfg.DataDir != "" {
+		if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+			return fmt.Errorf("data_dir: %w (give the agent's user a directory it may write)", err)
+		}
+		if s.lock, err = checkpoint.Lock(cfg.DataDir); err != nil {
+			return fmt.Errorf("data_dir: %w", err)
+		}
+		if s.store, err = checkpoint.Open(cfg.DataDir, s.env.Log); err != nil {
+			return fmt.Errorf("data_dir: %w", err)
+		}
+	} else {
+		s.store = checkpoint.Volatile(s.env.Log)
+	}
+	switch cfg.Reports.To {
+	case "stdout":
+		s.reports, err = openReports("-", s.env.Stdout)
+	case "file":
+		s.reports, err = openReports(cfg.Reports.Path, s.env.Stdout)
+	}
+	if err != nil {
+		return err
+	}
+	s.change.Lock()
+	defer s.change.Unlock()
+	return s.apply(cfg, parts{})
+}
+
+// Run goes on until ctx ends, or all inputs have ended and none follows, and
+// then stops everything in order. Nothing may be asked of the Service but its
+// figures afterwards.
+func (s *Service) Run(ctx context.Context) Result {
+	for s.alive() {
+		select {
+		case <-s.ended:
+			continue
+		case <-ctx.Done():
+		case <-s.hard.Done():
+		}
+		break
+	}
+	s.mu.Lock()
+	s.ending = true
+	s.mu.Unlock()
+	if ctx.Err() != nil {
+		stop := time.AfterFunc(s.env.Grace, func() {
+			s.cancel(fmt.Errorf("not all delivery reports came within --grace %s", s.env.Grace))
+		})
+		defer stop.Stop()
+	}
+	s.change.Lock()
+	defer s.change.Unlock()
+	s.stopInputs(s.inputNames(), nil)
+	s.drainBuffers(ctx)
+	for name := range s.pumps {
+		s.stopPump(name)
+	}
+	var all sync.WaitGroup
+	for _, k := range s.clusters {
+		all.Go(func() { k.stop(s.hard, s, errEnding) })
+	}
+	all.Wait()
+	s.adopted.Wait()
+	s.close()
+	return s.result()
+}
+
+var errEnding = errors.New("the agent is shutting down")
+
+// alive says whether an input still runs, or a reload is about to start one.
+func (s *Service) alive() bool {
+	s.change.Lock()
+	defer s.change.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, in := range s.inputs {
+		select {
+		case <-in.job.done:
+		default:
+			return true
+		}
+	}
+	return false
+}
+
+// drainBuffers waits until the buffers are empty, when the inputs have ended of
+// themselves: a service that is told to stop leaves them for its next start.
+func (s *Service) drainBuffers(ctx context.Context) {
+	for s.hard.Err() == nil {
+		pumped := false
+		for _, j := range s.pumps {
+			select {
+			case <-j.done: // its cluster was given up
+			default:
+				pumped = true
+			}
+		}
+		if !pumped || s.Summary().Pending == 0 || pause(ctx, 20*time.Millisecond) != nil {
+			return
+		}
+	}
+}
+
+// close closes what open opened, as far as it came.
+func (s *Service) close() {
+	for _, d := range s.dead {
+		d.close()
+	}
+	if s.store != nil {
+		if err := s.store.Close(); err != nil {
+			s.note(fmt.Errorf("checkpoints: %w", err))
+		}
+	}
+	for name, b := range s.buffers {
+		if err := b.Close(); err != nil {
+			s.note(fmt.Errorf("buffer of route %s: %w", name, err))
+		}
+	}
+	if s.reports != nil {
+		if err := s.reports.close(); err != nil {
+			s.note(err)
+		}
+	}
+	if s.lock != nil {
+		s.lock.Close()
+	}
+	s.cancel(nil)
+}
+
+func (s *Service) note(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.errs = append(s.errs, err)
+}
+
+// where names a record's source, for buffers.
+func (s *Service) where(pos record.Position) (source string, offset int64) {
+	return s.origins.get(pos.Source).Where(pos)
+}
+
+// giveBack returns records that were not taken to their origins.
+//
+// Those of a request and of a file come again and do not count as read; of a
+// file that is read on only at the next start they count as pending, as do
+// those of stdin, which nobody has any more. A buffer keeps its own.
+func (s *Service) giveBack(pos []record.Position, why error) {
+	s.mu.Lock()
+	ending := s.ending
+	s.mu.Unlock()
+	s.origins.each(pos, func(o origin, pos []record.Position) {
+		if o.kind == fromRequest || o.kind == fromFile && !ending {
+			s.books.read.Add(-int64(len(pos)))
+		}
+		o.Refused(pos, why)
+		o.settled(len(pos))
+	})
+}
+
+// returned gives back what a stopped pool still holds. Records of stdin go to
+// whatever pool their route has then: nobody else has them.
+func (s *Service) returned(p *stream.Pool, why error) {
+	p.Leftover(func(b *record.Batch, from, to int) {
+		var once *record.Batch
+		for i := from; i < to; i++ {
+			if s.origins.get(b.Pos[i].Source).kind != fromStdin {
+				s.giveBack(b.Pos[i:i+1], why)
+				continue
+			}
+			if once == nil {
+				once = b.Fresh()
+			}
+			once.Again(b, i, record.Try{})
+		}
+		if once != nil {
+			s.adopt(once)
+		}
+	})
+}
+
+// adopt sends a batch of stdin's records again, over the pool its route has
+// after a reload. When the service ends they stay pending.
+func (s *Service) adopt(b *record.Batch) {
+	s.mu.Lock()
+	ending := s.ending
+	s.mu.Unlock()
+	if ending {
+		return
+	}
+	name := s.route(b.Route).name
+	s.adopted.Go(func() {
+		for {
+			s.mu.Lock()
+			l := s.lanes[name]
+			s.mu.Unlock()
+			if l == nil {
+				s.env.Log.Error("records of stdin have no route any more; they stay pending", "route", name, "records", b.Len())
+				return
+			}
+			pool, err := l.cluster.wait(s.hard)
+			if err != nil {
+				return
+			}
+			if err = pool.Submit(s.hard, b); err == nil {
+				return
+			}
+			if s.hard.Err() != nil || pause(s.hard, time.Second) != nil {
+				return
+			}
+		}
+	})
+}
+
+// dataPath returns a path below the data_dir.
+func (s *Service) dataPath(elem ...string) string {
+	return filepath.Join(append([]string{s.cfg.DataDir}, elem...)...)
+}
+
+// openBuffer opens a route's buffer. What it holds counts as read.
+func (s *Service) openBuffer(r *config.Route, id int32) (*buffer, error) {
+	c := spool.DefaultConfig()
+	c.Dir, c.Route, c.RouteID, c.MaxBytes = s.dataPath("buffer", r.Name), r.Name, id, int64(r.Buffer.MaxBytes)
+	if err := c.WhenFull.UnmarshalText([]byte(r.Buffer.WhenFull)); err != nil {
+		return nil, err
+	}
+	if r.Buffer.Fsync == "1s" {
+		c.Fsync = spool.EverySecond
+	}
+	b := &buffer{}
+	b.route.Store(id)
+	reason := reasonDroppedOldest
+	if c.WhenFull == spool.DropNewest {
+		reason = reasonDroppedNewest
+	}
+	c.Dropped = func(n int64) { s.books.lose(b.route.Load(), reason, n) }
+	var err error
+	if b.Spool, err = spool.Open(c, s.env.Log); err != nil {
+		return nil, fmt.Errorf("buffer of route %s: %w", r.Name, err)
+	}
+	b.SetSource(s.origins.add(b.Spool, fromBuffer, nil))
+	s.books.read.Add(b.Stats().Opened)
+	return b, nil
+}
