@@ -533,6 +533,9 @@ func (i *Input) Add(f File) *Entry {
 // Close gives the files back: the input is gone, or begins anew. entries are
 // those that Begin and Add gave.
 func (i *Input) Close(entries []*Entry) {
+	for _, e := range entries {
+		e.Live(false) // nobody looks any more
+	}
 	s := i.store
 	s.mu.Lock()
 	defer s.mu.Unlock()

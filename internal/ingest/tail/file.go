@@ -86,7 +86,7 @@ func (o *origin) Where(pos record.Position) (string, int64) { return o.name, pos
 // Delivered implements ingest.Origin.
 func (o *origin) Delivered(pos []record.Position) {
 	o.e.FinalAll(pos)
-	o.settled(len(pos))
+	o.settled(int64(len(pos)))
 }
 
 // Buffered implements ingest.Origin.
@@ -104,12 +104,12 @@ func (o *origin) Refused(pos []record.Position, why error) {
 	if o.t.refused.Add(int64(len(pos))) == int64(len(pos)) {
 		o.t.log.Warn("records of a file were given up; they are read again after a restart", "file", o.name, "error", why)
 	}
-	o.settled(len(pos))
+	o.settled(int64(len(pos)))
 }
 
 // settled gives the number of the source back when nothing has it any more.
-func (o *origin) settled(n int) {
-	if o.pending.Add(-int64(n)) == 0 {
+func (o *origin) settled(n int64) {
+	if o.pending.Add(-n) == 0 {
 		o.t.reg.Release(o.src)
 	}
 }
@@ -191,7 +191,7 @@ func (f *file) rewind() {
 // makeRoom closes the file that was quiet for longest until one more may be
 // opened. One that could not be opened again stays open.
 func (t *Tail) makeRoom(want *file) bool {
-	for t.opened >= t.cfg.MaxOpen {
+	for t.opened >= t.limit {
 		var oldest *file
 		for _, f := range t.files {
 			if f.f == nil || f == want || f.vanished || f.rotated {
@@ -378,9 +378,7 @@ func (t *Tail) detach(f *file, done bool) {
 	f.attached, f.vanished, f.ready, f.done = false, false, false, f.done || done
 	f.since = t.now
 	f.rewind()
-	if f.done {
-		f.retire()
-	}
+	f.retire()
 	if f.e == nil {
 		f.done = true
 		return

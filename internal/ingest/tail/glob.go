@@ -124,16 +124,12 @@ func (t *Tail) stat(r *root, rel string) (fs.FileInfo, error) {
 // open opens a regular file and nothing else: what is not, or is not what was
 // found there, is not read, and nobody waits for a pipe's writer.
 func (t *Tail) open(p *place) (*os.File, error) {
-	const flags = os.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY
-	var f *os.File
-	var err error
-	switch {
-	case t.cfg.FollowSymlinks:
-		f, err = os.OpenFile(p.path, flags, 0)
-	case p.root.r == nil:
-		return nil, fs.ErrNotExist
-	default:
-		f, err = p.root.r.OpenFile(p.rel, flags, 0)
+	f, err := t.openAny(p)
+	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) { // hold fewer from here on
+		t.limit = max(t.opened*3/4, 1)
+		t.problem("/", "the system gives no more open files; fewer are held open: raise the limit of open files, or lower max_open", err)
+		t.makeRoom(nil)
+		f, err = t.openAny(p)
 	}
 	if err != nil {
 		return nil, err
@@ -153,6 +149,17 @@ func (t *Tail) open(p *place) (*os.File, error) {
 	}
 	p.info = info
 	return f, nil
+}
+
+func (t *Tail) openAny(p *place) (*os.File, error) {
+	const flags = os.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY
+	if t.cfg.FollowSymlinks {
+		return os.OpenFile(p.path, flags, 0)
+	}
+	if p.root.r == nil {
+		return nil, fs.ErrNotExist
+	}
+	return p.root.r.OpenFile(p.rel, flags, 0)
 }
 
 // list returns the names in a directory below r.

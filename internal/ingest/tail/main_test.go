@@ -25,7 +25,7 @@ import (
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	if err := flag.Set("test.parallel", "64"); err != nil { // these tests wait most of the time
+	if err := flag.Set("test.parallel", "48"); err != nil { // these tests wait most of the time
 		panic(err)
 	}
 	goleak.VerifyTestMain(m)

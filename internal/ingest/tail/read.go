@@ -43,6 +43,9 @@ func (t *Tail) turn(f *file) (got int, err error) {
 	var stop *routerError
 	switch {
 	case err == nil:
+		if got > 0 && !f.packed {
+			t.well(f.at.path)
+		}
 		return got, nil
 	case errors.As(err, &stop):
 		return got, stop.err
@@ -356,10 +359,7 @@ func (t *Tail) flush(f *file, all bool) error {
 // the rest too, and lines that wait for the next record when whole says that
 // they are one. It returns how many bytes were taken.
 func (t *Tail) cut(f *file, data []byte, end, whole bool) (used int, err error) {
-	t.register(f)
-	t.router.Lock()
-	defer t.router.Unlock()
-	t.router.File(f.name)
+	defer t.give(f)()
 	if t.cfg.Multiline.Start != nil && f.past == 0 {
 		used, err = t.joined(f, data, end, whole)
 	} else {
@@ -370,6 +370,23 @@ func (t *Tail) cut(f *file, data []byte, end, whole bool) (used int, err error) 
 	}
 	f.looked = len(data) - used
 	return used, err
+}
+
+// give begins the handing on of records of f; what it returns ends it. The
+// source is held by more than there can be records meanwhile, so that counting
+// them costs nothing for each.
+func (t *Tail) give(f *file) (end func()) {
+	const more = 1 << 40
+	t.register(f)
+	from := f.from
+	from.pending.Add(more)
+	t.given = 0
+	t.router.Lock()
+	t.router.File(f.name)
+	return func() {
+		t.router.Unlock()
+		from.settled(more - t.given)
+	}
 }
 
 func (t *Tail) lines(f *file, data []byte, end bool) (used int, err error) {
@@ -444,10 +461,7 @@ func (t *Tail) joined(f *file, data []byte, end, whole bool) (used int, err erro
 
 // deliver hands on one record that was found whole.
 func (t *Tail) deliver(f *file, whole []byte, at int) error {
-	t.register(f)
-	t.router.Lock()
-	defer t.router.Unlock()
-	t.router.File(f.name)
+	defer t.give(f)()
 	if err := t.record(f, whole, at); err != nil {
 		return &routerError{err}
 	}
@@ -477,7 +491,7 @@ func (t *Tail) record(f *file, line []byte, at int) error {
 		f.e.Skip(pos.Offset, int64(pos.Len))
 		return nil
 	}
-	f.from.pending.Add(1)
+	t.given++
 	if !t.cfg.RecordIDs {
 		return t.router.Add(line, nil, pos)
 	}
@@ -520,7 +534,7 @@ func (t *Tail) tooLong(f *file, rest record.Position, ended bool) error {
 	if ended {
 		size--
 	}
-	f.from.pending.Add(1)
+	t.given++
 	return t.router.Reject(nil, pos, &record.InvalidError{
 		Code: 413, Reason: record.ReasonTooLarge,
 		Message: fmt.Sprintf("a line of %d bytes is longer than max_record_bytes %d; it was not kept", size, t.cfg.MaxRecordBytes),

@@ -191,6 +191,7 @@ func rotations() []scenario {
 // Each line once, whatever happens, with the agent running, restarted at every
 // step, and down while it all happens.
 func TestRotations(t *testing.T) {
+	t.Parallel()
 	ways := []struct {
 		name string
 		mode settle
@@ -280,6 +281,7 @@ func TestRotations(t *testing.T) {
 
 // The real thing, by its common settings.
 func TestLogrotate(t *testing.T) {
+	t.Parallel()
 	bin, err := exec.LookPath("logrotate")
 	if err != nil {
 		t.Skip("no logrotate here")

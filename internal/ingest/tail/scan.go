@@ -23,9 +23,9 @@ const quiet = 2 * time.Second
 // globs. Compressing a large file takes minutes.
 const searchFor = 30 * time.Minute
 
-// keepDone is how long a file that is read and gone is known, so that a copy of
-// it is not read again: as long as the checkpoint knows it.
-const keepDone = 7 * 24 * time.Hour
+// keepFor is how long a file that is gone is known, so that a copy of it is not
+// read again: as long as the checkpoint knows it.
+const keepFor = 7 * 24 * time.Hour
 
 // looked is what was found out about a file that is not read, so that it is
 // not opened at every look.
@@ -368,7 +368,7 @@ func (t *Tail) startAtEnd(f *file, h *os.File) {
 func (t *Tail) relative(p *place, h *os.File, head []byte, packed bool, except *file) (g *file, isCopy bool) {
 	var able []*file
 	for _, g := range t.files {
-		if g == except || g.e == nil || g.claim != nil {
+		if g == except || g.e == nil || g.claim != nil || g.attached && !alike(g.head, head) {
 			continue
 		}
 		was := g.e.File()
@@ -393,6 +393,13 @@ func (t *Tail) relative(p *place, h *os.File, head []byte, packed bool, except *
 		}
 	}
 	return nil, false
+}
+
+// alike compares the first bytes, where both are known: cheap, for with many
+// files it is done for each two of them.
+func alike(a, b []byte) bool {
+	n := min(len(a), len(b), 64)
+	return bytes.Equal(a[:n], b[:n])
 }
 
 // stillThere tells whether an attached file has still its own bytes. When not,
@@ -508,7 +515,7 @@ func (t *Tail) adopt(g *file, p place) {
 // sweep forgets files that give nothing more and that nothing can be the rest of.
 func (t *Tail) sweep() {
 	t.files = slices.DeleteFunc(t.files, func(f *file) bool {
-		return !f.attached && (f.e == nil || f.done && t.now.Sub(f.since) > keepDone)
+		return !f.attached && (f.e == nil || t.now.Sub(f.since) > keepFor)
 	})
 	if t.cfg.Follow {
 		for _, f := range t.files {

@@ -59,6 +59,8 @@ type Tail struct {
 	unwatched bool
 	unpacking *file
 	opened    int
+	limit     int   // of opened: max_open, or fewer where the system gives no more
+	given     int64 // records of this turn
 
 	now     time.Time
 	scanned time.Time
@@ -95,7 +97,7 @@ func New(cfg Config, router *ingest.Router, reg ingest.Registry, store *checkpoi
 		cfg: cfg, router: router, reg: reg, store: store, in: store.Input(cfg.Name), log: log,
 		roots: map[string]*root{}, byKey: map[key]*file{}, byPath: map[string]*file{},
 		dirs: map[string]bool{}, names: map[string][]string{}, looked: map[key]looked{}, early: map[key]bool{}, problems: map[string]string{},
-		first: true, rescan: true, buf: make([]byte, readBuffer), quiet: quiet,
+		first: true, rescan: true, buf: make([]byte, readBuffer), quiet: quiet, limit: cfg.MaxOpen,
 	}
 	for _, text := range cfg.Include {
 		p, err := parsePattern(text)

@@ -62,6 +62,7 @@ func inOrder(records []got) []got {
 }
 
 func TestFraming(t *testing.T) {
+	t.Parallel()
 	f := func(name, in, want string, change func(c *Config)) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -200,6 +201,7 @@ func (deaf) Buffered([]record.Position)            {}
 func (deaf) Refused([]record.Position, error)      {}
 
 func TestPacked(t *testing.T) {
+	t.Parallel()
 	zst := func(text string) []byte {
 		w, _ := zstd.NewWriter(nil)
 		defer w.Close()
@@ -265,6 +267,7 @@ func TestPacked(t *testing.T) {
 
 // What is no regular file, or must not be read, is named once and stops nothing.
 func TestNotRead(t *testing.T) {
+	t.Parallel()
 	f := func(name string, make func(r *rig), wants ...string) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -318,6 +321,12 @@ func TestNotRead(t *testing.T) {
 	f("a directory that is not there", func(r *rig) {
 		r.cfg.Include = append(r.cfg.Include, filepath.Join(r.data, "none", "*.log"))
 	}, "no such file")
+	f("a file that cannot be read", func(r *rig) {
+		if runtime.GOOS != "linux" {
+			r.t.Skip("no /proc")
+		}
+		r.cfg.Include = append(r.cfg.Include, "/proc/self/mem")
+	}, "input/output error")
 	f("excluded", func(r *rig) {
 		r.write("a.log", "no\n")
 		r.write("c.log", "no\n")
@@ -368,6 +377,7 @@ func TestSwapped(t *testing.T) {
 }
 
 func TestFollows(t *testing.T) {
+	t.Parallel()
 	f := func(name string, run func(r *rig)) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -516,12 +526,12 @@ func TestFollows(t *testing.T) {
 		r.delivered()
 	})
 	f("multiline by its timeout", func(r *rig) {
-		r.cfg.Multiline = Multiline{Start: regexp.MustCompile(`^\d`), Timeout: 150 * time.Millisecond}
+		r.cfg.Multiline = Multiline{Start: regexp.MustCompile(`^\d`), Timeout: 700 * time.Millisecond}
 		r.write("a.log", "1a\n")
 		r.start()
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(20 * time.Millisecond)
 		r.write("a.log", " b\n")
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(20 * time.Millisecond)
 		r.write("a.log", " c\n par")
 		r.wrote["1a\n b\n c"] = 1
 		r.delivered()
