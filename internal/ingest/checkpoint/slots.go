@@ -44,7 +44,7 @@ func (s slots) Write(slot int, b []byte) error {
 	}
 	if err != nil {
 		s.files[slot] = nil
-		f.Close()
+		_ = f.Close() // the error before it is what counts
 		return fmt.Errorf("%s: %w", filepath.Join(s.dir, slotName(slot)), err)
 	}
 	return nil

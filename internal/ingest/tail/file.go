@@ -228,8 +228,7 @@ func (t *Tail) check(f *file) error {
 	if b := born(f.f); b != 0 && was.Born != 0 && b != was.Born && f.at.key == (key{was.Dev, was.Inode}) {
 		return errChanged
 	}
-	// What is done may be a copy that was made before the last lines were read.
-	if info.Size() < f.offset && !(f.done && info.Size() == was.Size) {
+	if f.shorter(info.Size()) {
 		return errChanged
 	}
 	ok, err := isMarked(f.f, was.Head, was.Tail, info.Size())
@@ -242,6 +241,12 @@ func (t *Tail) check(f *file) error {
 		err = readAll(f.f, f.head, 0)
 	}
 	return err
+}
+
+// shorter tells whether a file of so many bytes lacks some that were read. What
+// is done may be a copy that was made before the last lines were read.
+func (f *file) shorter(size int64) bool {
+	return size < f.offset && (!f.done || f.e == nil || size != f.e.File().Size)
 }
 
 // isMarked tells whether r, of size bytes, has what head and tail say. A file
@@ -324,7 +329,7 @@ func (t *Tail) known(f *file) {
 // remember tells the checkpoint where reading is.
 func (f *file) remember() {
 	f.e.Set(func(c *checkpoint.File) {
-		if len(f.head) > c.Head.Len && !f.packed {
+		if len(f.head) > c.Head.Len && !f.packed && !f.done {
 			c.Head = checkpoint.MarkOf(int64(len(f.head)), f.head)
 		}
 		if len(f.tail) > 0 && f.offset > c.Tail.End {

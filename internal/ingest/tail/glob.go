@@ -90,7 +90,7 @@ func (r *root) refresh() error {
 
 func (r *root) close() {
 	if r.r != nil {
-		r.r.Close()
+		_ = r.r.Close() // it was only read
 		r.r = nil
 	}
 }
@@ -239,8 +239,8 @@ func (t *Tail) descend(r *root, at string, parts []string, add func(place)) {
 		case info.IsDir() && len(parts) > 1:
 			t.descend(r, rel, parts[1:], add)
 		case info.Mode().IsRegular() && len(parts) == 1:
-			if real := t.real(path); !t.excluded(path) {
-				add(place{path: real, as: path, root: r, rel: rel, included: true, key: keyOf(info), info: info})
+			if !t.excluded(path) {
+				add(place{path: t.target(path), as: path, root: r, rel: rel, included: true, key: keyOf(info), info: info})
 			}
 		case !info.IsDir() && len(parts) == 1:
 			t.problem(path, "no regular file, so it is not read: files are followed, pipes and devices are not", nil)
@@ -248,12 +248,12 @@ func (t *Tail) descend(r *root, at string, parts []string, add func(place)) {
 	}
 }
 
-// real is where a path leads when links are followed: what was rotated away is
+// target is where a path leads when links are followed: what was rotated away is
 // looked for there.
-func (t *Tail) real(path string) string {
+func (t *Tail) target(path string) string {
 	if t.cfg.FollowSymlinks {
-		if real, err := filepath.EvalSymlinks(path); err == nil {
-			return real
+		if to, err := filepath.EvalSymlinks(path); err == nil {
+			return to
 		}
 	}
 	return path

@@ -15,9 +15,3 @@ func keyOf(info fs.FileInfo) key {
 	}
 	return key{uint64(st.Dev), uint64(st.Ino)} //nolint:unconvert // of other types on other systems
 }
-
-// unlinked says that an open file has no name any more.
-func unlinked(info fs.FileInfo) bool {
-	st, ok := info.Sys().(*syscall.Stat_t)
-	return ok && st.Nlink == 0
-}

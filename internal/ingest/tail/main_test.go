@@ -57,17 +57,15 @@ type sink struct {
 	mode settle
 	gate chan struct{} // when not nil, Submit waits until it is closed
 
-	mu        sync.Mutex
-	origins   map[int32]ingest.Origin
-	next      int32
-	out       []got
-	counts    map[string]int
-	held      []func()
-	given     int
-	submitted int64
-	bytes     int64
-	batches   sync.WaitGroup
-	stop      chan struct{}
+	mu      sync.Mutex
+	origins map[int32]ingest.Origin
+	next    int32
+	out     []got
+	counts  map[string]int
+	held    []func()
+	given   int
+	batches sync.WaitGroup
+	stop    chan struct{}
 }
 
 func newSink(mode settle) *sink {

@@ -3,6 +3,7 @@ package tail
 import (
 	"bytes"
 	"compress/gzip"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -277,6 +278,76 @@ func TestRotations(t *testing.T) {
 			})
 		}
 	}
+}
+
+// Lines that are written between copying and truncating, and read in time, are
+// not in the copy: neither they nor the rest of it are read again.
+func TestCopyIsOlder(t *testing.T) {
+	t.Parallel()
+	f := func(include string, down bool) {
+		t.Run(fmt.Sprint(include, down), func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			r.cfg.Include = []string{r.path(include)}
+			r.append("a.log", 100)
+			r.start()
+			for i := range 3 {
+				r.delivered()
+				for j := i; j > 0; j-- {
+					r.rename(fmt.Sprint("a.log.", j), fmt.Sprint("a.log.", j+1))
+				}
+				text, err := os.ReadFile(r.path("a.log"))
+				r.must(err)
+				r.must(os.WriteFile(r.path("a.log.1"), text, 0o600))
+				r.append("a.log", 5)
+				r.delivered()
+				if down {
+					r.stop()
+				}
+				r.must(os.Truncate(r.path("a.log"), 0))
+				n := 3 + i
+				if down { // by the checkpoint alone a copy of less than a KiB is not known
+					n += 30
+				}
+				r.append("a.log", n)
+				r.start()
+			}
+			r.delivered()
+			time.Sleep(100 * time.Millisecond) // it finds the last copy
+			r.stop()
+			r.start()
+			time.Sleep(200 * time.Millisecond)
+			r.stop()
+			r.judge()
+		})
+	}
+	f("a.log*", false)
+	f("a.log*", true)
+	f("*.log", false)
+	f("*.log", true)
+}
+
+// A copy that goes its own way is a file of its own.
+func TestCopyDiverges(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.cfg.Include = []string{r.path("a.log*")}
+	r.append("a.log", 10)
+	r.start()
+	r.delivered()
+	text, err := os.ReadFile(r.path("a.log"))
+	r.must(err)
+	r.must(os.WriteFile(r.path("a.log.bak"), text, 0o600))
+	time.Sleep(100 * time.Millisecond)
+	r.judge()
+	r.append("a.log", 10)
+	for line := range strings.Lines(string(text)) {
+		r.wrote[strings.TrimSuffix(line, "\n")]++
+	}
+	r.append("a.log.bak", 10)
+	r.delivered()
+	r.stop()
+	r.judge()
 }
 
 // The real thing, by its common settings.

@@ -33,6 +33,7 @@ type looked struct {
 	size int64
 	mod  time.Time
 	gen  int
+	of   *file // it is a copy of this one
 }
 
 // scan looks at all files: which are new, grew, were renamed, went away.
@@ -63,11 +64,16 @@ func (t *Tail) scan() {
 	unknown = append(unknown, t.siblings(seen)...)
 	was := t.looked
 	t.looked = make(map[key]looked, len(unknown))
+	clear(t.copies)
 	for _, p := range unknown {
 		l, ok := was[p.key]
-		if ok && l.gen == t.gen && l.size == p.info.Size() && l.mod.Equal(p.info.ModTime()) {
+		ok = ok && l.size == p.info.Size() && l.mod.Equal(p.info.ModTime())
+		if ok && l.gen == t.gen {
 			t.looked[p.key] = l
 			continue
+		}
+		if ok && l.of != nil {
+			t.copies[p.key] = l.of
 		}
 		if t.byKey[p.key] == nil {
 			t.identify(p, nil)
@@ -308,12 +314,12 @@ func (t *Tail) identify(p place, except *file) *file {
 		g, isCopy := t.relative(&p, h, head, kind != nil, except)
 		switch {
 		case isCopy:
-			t.lookedAt(&p)
+			t.looked[p.key] = looked{p.info.Size(), p.info.ModTime(), t.gen, g}
 			return nil
 		case g != nil && kind != nil:
 			return t.add(&file{name: p.as, packed: true, claim: g}, p)
 		case g != nil:
-			t.adopt(g, p)
+			t.adopt(g, p, head)
 			return g
 		}
 	}
@@ -347,7 +353,7 @@ func (t *Tail) add(f *file, p place) *file {
 }
 
 func (t *Tail) lookedAt(p *place) {
-	t.looked[p.key] = looked{p.info.Size(), p.info.ModTime(), t.gen}
+	t.looked[p.key] = looked{p.info.Size(), p.info.ModTime(), t.gen, nil}
 }
 
 // startAtEnd leaves out what is in a file already, up to its last LF.
@@ -384,9 +390,12 @@ func (t *Tail) relative(p *place, h *os.File, head []byte, packed bool, except *
 	for _, g := range able {
 		if g.attached && (g.vanished || t.stillThere(g)) {
 			if t.isCopy(g, p, h, head, packed) {
-				return nil, true
+				return g, true
 			}
 			continue
+		}
+		if !packed && t.copies[p.key] == g && p.info.Size() < g.offset {
+			return g, false // made before the last lines were read, it was seen then
 		}
 		if t.isRest(g, p, h, head, packed) {
 			return g, false
@@ -425,8 +434,7 @@ func (t *Tail) intact(f *file) error {
 	if err != nil {
 		return err
 	}
-	if info.Size() < f.offset {
-		f.at.info = info
+	if f.shorter(info.Size()) {
 		return errChanged
 	}
 	if f.e == nil {
@@ -435,7 +443,7 @@ func (t *Tail) intact(f *file) error {
 	if err := t.extend(f); err != nil {
 		return err
 	}
-	if n := len(f.tail); n > 0 {
+	if n := len(f.tail); n > 0 && !f.done {
 		var b [tailLen]byte
 		if err := readAll(f.f, b[:n], f.offset-int64(n)); err != nil {
 			return err
@@ -472,10 +480,14 @@ func (t *Tail) isCopy(g *file, p *place, h *os.File, head []byte, packed bool) b
 // isRest tells whether h, or what is in it, is what the detached file g was.
 func (t *Tail) isRest(g *file, p *place, h *os.File, head []byte, packed bool) bool {
 	was := g.e.File()
+	near := max(kin(p.path, g.name), kin(p.path, was.Path))
+	if was.Head.Len > len(head) && len(head) <= len(g.head) {
+		// A short copy, made before the last lines were read.
+		return near == brother && bytes.Equal(head, g.head[:len(head)])
+	}
 	if was.Head.Len == 0 || was.Head.Len > len(head) || !was.Head.Is(head[:was.Head.Len]) {
 		return false
 	}
-	near := max(kin(p.path, g.name), kin(p.path, was.Path))
 	full := was.Head.Len == headLen
 	if packed {
 		return near == brother || near == cousin && full || near == same && g.packed
@@ -500,11 +512,16 @@ func (t *Tail) isRest(g *file, p *place, h *os.File, head []byte, packed bool) b
 }
 
 // adopt goes on reading g where its bytes are now.
-func (t *Tail) adopt(g *file, p place) {
+func (t *Tail) adopt(g *file, p place, head []byte) {
 	t.log.Info("a known file was found again", "input", t.cfg.Name, "file", p.path, "known_as", g.name)
 	if p.info.Size() < g.offset { // the copy was made before the last lines were read
 		g.done = true
-		g.e.Set(func(c *checkpoint.File) { c.Size, c.Done = p.info.Size(), true })
+		g.e.Set(func(c *checkpoint.File) {
+			c.Size, c.Done = p.info.Size(), true
+			if len(head) < c.Head.Len { // it is to be known by what is there
+				c.Head = checkpoint.MarkOf(int64(len(head)), head)
+			}
+		})
 	}
 	g.checked, g.packed = false, false
 	g.e.Set(func(c *checkpoint.File) { c.Born = 0 })

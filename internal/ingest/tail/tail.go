@@ -53,7 +53,8 @@ type Tail struct {
 	dirs      map[string]bool // that globs lead through
 	names     map[string][]string
 	looked    map[key]looked
-	early     map[key]bool // compressed, there at the first look and being written still
+	copies    map[key]*file // what an unchanged file was a copy of at the last look
+	early     map[key]bool  // compressed, there at the first look and being written still
 	problems  map[string]string
 	watch     *watch
 	unwatched bool
@@ -96,7 +97,7 @@ func New(cfg Config, router *ingest.Router, reg ingest.Registry, store *checkpoi
 	t := &Tail{
 		cfg: cfg, router: router, reg: reg, store: store, in: store.Input(cfg.Name), log: log,
 		roots: map[string]*root{}, byKey: map[key]*file{}, byPath: map[string]*file{},
-		dirs: map[string]bool{}, names: map[string][]string{}, looked: map[key]looked{}, early: map[key]bool{}, problems: map[string]string{},
+		dirs: map[string]bool{}, names: map[string][]string{}, looked: map[key]looked{}, copies: map[key]*file{}, early: map[key]bool{}, problems: map[string]string{},
 		first: true, rescan: true, buf: make([]byte, readBuffer), quiet: quiet, limit: cfg.MaxOpen,
 	}
 	for _, text := range cfg.Include {
