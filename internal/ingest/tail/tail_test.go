@@ -640,6 +640,39 @@ func TestRecordIDs(t *testing.T) {
 	}
 }
 
+// A config read anew: the next Tail of the same process goes on where the last
+// one ended, with what was settled by then.
+func TestReload(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	log := slog.New(slog.NewTextHandler(r, nil))
+	store, err := checkpoint.Open(r.data, log)
+	r.must(err)
+	defer store.Close()
+	r.cfg.Follow = false
+	s := newSink(atOnce)
+	for i := range 4 {
+		r.append("a.log", 10)
+		if i == 2 {
+			r.rename("a.log", "a.log.1")
+			r.cfg.Name = "other"
+		}
+		router, err := ingest.NewRouter(ingest.RouterConfig{
+			Batch: ingest.DefaultBatchConfig(), Routes: []ingest.Route{{Topic: "t", Encoder: r.enc}}, MaxRecordBytes: r.cfg.MaxRecordBytes,
+		}, s)
+		r.must(err)
+		tl, err := New(r.cfg, router, s, store, log)
+		r.must(err)
+		r.must(tl.Run(t.Context()))
+		r.must(router.Close())
+	}
+	r.seen = s.counts
+	r.judge()
+	if len(s.origins) > 0 {
+		t.Errorf("%d sources were not released", len(s.origins))
+	}
+}
+
 // A Sink's error ends the run; a stop ends it at once while the Sink waits.
 func TestEnds(t *testing.T) {
 	t.Parallel()
