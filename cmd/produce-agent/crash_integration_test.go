@@ -101,6 +101,7 @@ func drained(t testing.TB, p *program, at string) ran {
 // What an agent finds damaged at its start costs at most the records in it, as
 // counted, and never the start.
 func TestOracleDamage(t *testing.T) {
+	t.Parallel()
 	// f lets an agent work until a buffer and checkpoints are there, kills it,
 	// and starts it again behind what damage does to its data_dir. most is how
 	// many records of the buffer may be lost, dups how many of files come twice.

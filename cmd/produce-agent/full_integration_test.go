@@ -55,6 +55,7 @@ func diskUse(t testing.TB, dir string) (n int64) {
 // delivered or counted as dropped, to the record, and the disk holds the quota
 // and a segment at most.
 func TestOracleQuota(t *testing.T) {
+	t.Parallel()
 	const quota, segment, wanted = 16e6, 2e6, 48e6
 	f := func(policy string) {
 		t.Run(policy, func(t *testing.T) {

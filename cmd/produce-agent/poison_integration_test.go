@@ -124,6 +124,7 @@ routes:
 // others go on, its records wait in the buffer, over a restart too, and come
 // through once it takes them.
 func TestOracleParked(t *testing.T) {
+	t.Parallel()
 	f := func(fault string) {
 		t.Run(fault[:strings.IndexByte(fault, ',')], func(t *testing.T) {
 			t.Parallel()

@@ -23,6 +23,7 @@ routes:
 // Files are rotated in every way while the agent follows them, and while it is
 // down: each line comes through, once.
 func TestOracleRotation(t *testing.T) {
+	t.Parallel()
 	type agent struct {
 		o    *oracle
 		x    *site
