@@ -67,7 +67,7 @@ func (s *Service) restartOnly(cfg *config.Config) error {
 // swap stops what cfg changes and starts it as cfg has it.
 func (s *Service) swap(cfg *config.Config) error {
 	p := s.changed(cfg)
-	s.stopInputs(keys(p.inputs), errReload)
+	stopped := s.stopInputs(keys(p.inputs), errReload)
 	for name := range p.routes {
 		s.stopPump(name)
 	}
@@ -78,6 +78,9 @@ func (s *Service) swap(cfg *config.Config) error {
 			k.stop(ctx, s, errReload)
 			s.retire(name, k)
 		}
+	}
+	for _, in := range stopped { // behind the clusters: one that is stopped gives back what it has not settled
+		in.sink.settle(ctx)
 	}
 	for name := range p.routes {
 		// A buffer that stays as it is is not closed: what of it is on its way must
@@ -252,17 +255,20 @@ func (s *Service) orphans() {
 }
 
 // stopInputs stops inputs by name and waits until each is over. why is what
-// clients are told; nil for the end of all.
-func (s *Service) stopInputs(names []string, why error) {
+// clients are told; nil for the end of all. It returns those it stopped.
+func (s *Service) stopInputs(names []string, why error) (stopped []*input) {
 	grace, cancel := context.WithTimeout(s.hard, s.env.Grace)
 	defer cancel()
 	done := make(chan struct{}, len(names))
 	for _, name := range names {
 		in := s.inputs[name]
+		if in != nil {
+			stopped = append(stopped, in)
+		}
 		go func() {
 			defer func() { done <- struct{}{} }()
 			if in != nil {
-				in.end(grace, why != nil)
+				in.end(grace)
 			}
 		}()
 	}
@@ -270,7 +276,7 @@ func (s *Service) stopInputs(names []string, why error) {
 		<-done
 	}
 	if why == nil {
-		return
+		return stopped
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -280,6 +286,7 @@ func (s *Service) stopInputs(names []string, why error) {
 			delete(s.inputs, name)
 		}
 	}
+	return stopped
 }
 
 func (s *Service) stopPump(route string) {

@@ -123,9 +123,8 @@ func (in *input) bytesRead() int64 {
 }
 
 // end stops the input. A listener gets until ctx ends to answer what it has
-// taken, and stdin to hand over what was read. settle waits for the fate of all
-// of it as long.
-func (in *input) end(ctx context.Context, settle bool) {
+// taken, and stdin to hand over what was read.
+func (in *input) end(ctx context.Context) {
 	stop := context.AfterFunc(ctx, func() { in.give(errEnding) })
 	defer stop()
 	if in.listener != nil {
@@ -133,9 +132,6 @@ func (in *input) end(ctx context.Context, settle bool) {
 	}
 	in.job.stop()
 	in.sink.again.Wait()
-	if settle {
-		in.sink.settle(ctx)
-	}
 	in.give(errEnding)
 }
 
