@@ -109,7 +109,7 @@ func TestOracleDamage(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			o := newOracle(t, 1000, nil)
-			x := newSite(t, o, everyYAML)
+			x := newSite(t, o, strings.Replace(everyYAML, "256MB", "16MB", 1)) // segments of 2 MB
 			l := newLoad(t)
 			l.appendTo(t, o, x.log("a.log"), 100, 5*time.Millisecond)
 			p, _ := x.start()
@@ -122,7 +122,7 @@ func TestOracleDamage(t *testing.T) {
 			client := &http.Client{}
 			defer client.CloseIdleConnections()
 			s := o.source()
-			for range 30 {
+			for range 100 {
 				lines, from := o.next(s, 100)
 				if status, _, err := give(t.Context(), client, x.listen, lines); status != http.StatusOK {
 					t.Fatalf("status %d, %v", status, err)
@@ -169,12 +169,25 @@ func TestOracleDamage(t *testing.T) {
 		}
 	}
 	f("nothing", func(*testing.T, *site) {}, 0, 0)
-	f("a bit of the newest segment flips", func(t *testing.T, x *site) {
-		change(t, newest(t, x, "buffer/edge/*.seg"), func(b []byte) []byte { b[len(b)/3] ^= 4; return b })
+	second := func(t *testing.T, x *site) string {
+		t.Helper()
+		names, err := filepath.Glob(filepath.Join(x.data, "buffer/edge/*.seg"))
+		if err != nil || len(names) < 3 {
+			t.Fatalf("%d segments, %v", len(names), err)
+		}
+		return names[1]
+	}
+	f("a bit of a segment flips", func(t *testing.T, x *site) {
+		change(t, second(t, x), func(b []byte) []byte { b[len(b)/3] ^= 4; return b })
 	}, 200, 0)
 	f("the newest segment is torn", func(t *testing.T, x *site) {
 		change(t, newest(t, x, "buffer/edge/*.seg"), func(b []byte) []byte { return append(b, make([]byte, 5000)...) })
 	}, 0, 0)
+	f("a segment is gone", func(t *testing.T, x *site) {
+		if err := os.Remove(second(t, x)); err != nil {
+			t.Fatal(err)
+		}
+	}, 6000, 0)
 	f("acks are gone", func(t *testing.T, x *site) {
 		names, err := filepath.Glob(filepath.Join(x.data, "buffer/edge/*"))
 		if err != nil {

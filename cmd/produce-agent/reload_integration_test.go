@@ -130,6 +130,38 @@ func TestOracleReload(t *testing.T) {
 	}
 }
 
+// The cluster is dead, and a reload names another: all that the old one has not
+// reported goes to the new one.
+func TestOracleReloadDead(t *testing.T) {
+	t.Parallel()
+	for _, fault := range []string{"stall=50", "refuse"} {
+		o := newOracle(t, 300, nil)
+		second := o.another(t, nil)
+		yaml := strings.Replace(everyYAML, "report_timeout: 2s", "report_timeout: 1m", 1)
+		x := newSite(t, o, yaml)
+		p, at := x.start("--grace", "1s")
+		l := newLoad(t)
+		l.appendTo(t, o, x.log("a.log"), 50, 5*time.Millisecond)
+		l.post(t, o, x.listen, 20, 5*time.Millisecond)
+		time.Sleep(200 * time.Millisecond)
+		o.faults(t, fault)
+		time.Sleep(300 * time.Millisecond)
+		x.endpoint = second.URL()
+		x.configure(yaml)
+		began := time.Now()
+		p.signal(syscall.SIGHUP)
+		p.until("is in force")
+		took := time.Since(began)
+		l.end()
+		v := o.settle(t, 0, streams*window+int(o.again.Load()))
+		r := drained(t, p, at)
+		t.Logf("%s: in force after %s", fault, took.Round(time.Millisecond))
+		if r.Pending != 0 || r.Rejected != 0 || took > 10*time.Second {
+			t.Errorf("%s: in force after %s, %v, %+v\n%s", fault, took, v, r.Summary, r.err)
+		}
+	}
+}
+
 // A second process on a data_dir refuses at once, in words, and changes nothing
 // of what the first one does. So does one whose data_dir it may not write.
 func TestOracleDataDir(t *testing.T) {
