@@ -388,16 +388,19 @@ func (p *Pool) Trouble() error {
 }
 
 // Leftover calls f for the records that a stopped Pool still holds, in runs of
-// one batch. Call it once, after Stop.
+// one batch. Call it once, after Stop. f may ask the Pool, and wait for locks
+// that others ask it under.
 func (p *Pool) Leftover(f func(b *record.Batch, from, to int)) {
+	var all []segment
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	for _, t := range p.topics {
 		t.mu.Lock()
-		for _, g := range t.leftover() {
-			f(g.b, g.from, g.to)
-		}
+		all = append(all, t.leftover()...)
 		t.mu.Unlock()
+	}
+	p.mu.Unlock()
+	for _, g := range all {
+		f(g.b, g.from, g.to)
 	}
 }
 

@@ -159,6 +159,7 @@ func TestLeftover(t *testing.T) {
 	stopPool(t, p, 10*time.Second)
 	got := map[string]int{}
 	p.Leftover(func(b *record.Batch, from, to int) {
+		_, _ = p.Stats(), p.Trouble() // as somebody asks whose lock is waited for here
 		for i := from; i < to; i++ {
 			got[b.Topic+"/"+idOf(b.Bytes(i, i+1))]++
 		}
