@@ -31,10 +31,11 @@ type input struct {
 // openInput makes what of an input may fail for a wrong setting.
 func (s *Service) openInput(c config.Input, routes []config.Route) (in *input, err error) {
 	in = &input{cfg: c, routes: routes, sink: &sink{s: s, lanes: map[int32]*lane{}}}
-	in.sink.ctx, in.give = context.WithCancelCause(s.hard)
+	ctx, give := context.WithCancelCause(s.hard)
+	in.sink.ctx, in.give = ctx, give
 	defer func() {
 		if err != nil {
-			in.give(err)
+			give(err)
 		}
 	}()
 	var lanes []*lane
