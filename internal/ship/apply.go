@@ -25,12 +25,18 @@ type parts struct {
 func (s *Service) Reload(cfg *config.Config) error {
 	s.change.Lock()
 	defer s.change.Unlock()
-	old := s.cfg
+	s.mu.Lock()
+	old, ending := s.cfg, s.ending
+	s.mu.Unlock()
+	if ending { // nothing may be opened any more
+		return errEnding
+	}
+	var back error
 	err := s.restartOnly(cfg)
 	if err == nil {
 		if err = s.swap(cfg); err != nil {
 			// The old one could be opened before: go back to it.
-			if back := s.swap(old); back != nil {
+			if back = s.swap(old); back != nil {
 				err = errors.Join(err, fmt.Errorf("and the old configuration could not be started again: %w", back))
 			}
 		}
@@ -40,6 +46,9 @@ func (s *Service) Reload(cfg *config.Config) error {
 	s.reload = 1
 	if err != nil {
 		s.reload = -1
+	}
+	if err == nil || back != nil {
+		s.partial = back
 	}
 	return err
 }
@@ -179,10 +188,10 @@ func (s *Service) apply(cfg *config.Config, _ parts) error {
 		begun = append(begun, in)
 	}
 	for _, in := range begun { // only now: what file is whose is asked of all of them first
+		s.begin(in)
 		s.mu.Lock()
 		s.inputs[in.cfg.Name] = in
 		s.mu.Unlock()
-		s.begin(in)
 	}
 	s.orphans()
 	return nil

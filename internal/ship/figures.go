@@ -197,6 +197,9 @@ func (s *Service) result() Result {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	errs := s.errs
+	if s.partial != nil {
+		errs = append(errs, fmt.Errorf("a reload failed and could not be undone: %w", s.partial))
+	}
 	for _, name := range slices.Sorted(maps.Keys(s.clusters)) {
 		if k := s.clusters[name]; s.once {
 			var e *stream.EndpointError
@@ -265,6 +268,9 @@ func (s *Service) Ready() []string {
 			}
 		default:
 		}
+	}
+	if s.partial != nil {
+		add(fmt.Errorf("a reload failed and could not be undone, mend it and reload again: %w", s.partial))
 	}
 	if s.ending {
 		why = append(why, errEnding.Error())

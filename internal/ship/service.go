@@ -67,6 +67,7 @@ type Service struct {
 	gone     map[string]stream.Stats // of pools that were replaced, by cluster
 	goneRead int64                   // bytes read by inputs that were replaced
 	reload   int                     // -1 the last one failed, 1 it worked, 0 there was none
+	partial  error                   // why not all of the configuration runs, after a reload that could not be undone
 	ended    chan struct{}           // one token: an input has ended
 	errs     []error
 	adopted  sync.WaitGroup // batches looking for a new pool
@@ -104,6 +105,10 @@ func NewService(cfg *config.Config, env ServiceEnv) (*Service, error) {
 	s.hard, s.cancel = context.WithCancelCause(env.Hard)
 	s.once = !slices.ContainsFunc(cfg.Inputs, func(in config.Input) bool { return in.HTTP != nil || in.File != nil && in.File.Follow })
 	if err := s.open(); err != nil {
+		s.ending = true
+		ctx, cancel := context.WithTimeout(s.hard, env.Grace)
+		s.stopRest(ctx)
+		cancel()
 		s.close()
 		return nil, err
 	}
@@ -166,27 +171,38 @@ func (s *Service) Run(ctx context.Context) Result {
 	defer s.change.Unlock()
 	s.stopInputs(s.inputNames(), nil)
 	s.drainBuffers(ctx)
-	for name := range s.pumps {
-		s.stopPump(name)
-	}
-	var all sync.WaitGroup
-	for _, k := range s.clusters {
-		all.Go(func() { k.stop(s.hard, s, errEnding) })
-	}
-	all.Wait()
+	s.stopRest(s.hard)
 	s.adopted.Wait()
 	s.close()
 	return s.result()
 }
 
+// stopRest stops pumps and clusters. What is on its way is waited for until ctx
+// ends: a start that fails at its last step, again and again, must not send the
+// same records of a buffer each time.
+func (s *Service) stopRest(ctx context.Context) {
+	for name := range s.pumps {
+		s.stopPump(name)
+	}
+	var all sync.WaitGroup
+	for _, k := range s.clusters {
+		all.Go(func() { k.stop(ctx, s, errEnding) })
+	}
+	all.Wait()
+}
+
 var errEnding = errors.New("the agent is shutting down")
 
-// alive says whether an input still runs, or a reload is about to start one.
+// alive says whether an input still runs, or a reload is about to start one, or
+// the next one may.
 func (s *Service) alive() bool {
 	s.change.Lock()
 	defer s.change.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.partial != nil {
+		return true
+	}
 	for _, in := range s.inputs {
 		select {
 		case <-in.job.done:

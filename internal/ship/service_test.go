@@ -1,0 +1,224 @@
+package ship
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/produce-agent/produce-agent/internal/auth"
+	"github.com/produce-agent/produce-agent/internal/config"
+	"github.com/produce-agent/produce-agent/internal/sandbox"
+	"github.com/produce-agent/produce-agent/internal/stream"
+)
+
+// agent is a running Service.
+type agent struct {
+	*Service
+	t    testing.TB
+	log  *lockedBuffer
+	stop context.CancelFunc // asks for the end
+	over chan Result
+}
+
+// load reads a configuration; DIR is a folder of the test's own.
+func load(t testing.TB, dir, endpoint, yaml string) *config.Config {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "agent.yaml")
+	yaml = strings.NewReplacer("DIR", dir, "ENDPOINT", endpoint).Replace(yaml)
+	if err := os.WriteFile(path, []byte(yaml), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, problems := config.Load(path, config.Options{})
+	if err := problems.Err(); err != nil {
+		t.Fatalf("%v: %v", err, problems)
+	}
+	return cfg
+}
+
+// testEnv is what a Service gets in tests.
+func testEnv(t testing.TB, log io.Writer) ServiceEnv {
+	hard, cancel := context.WithTimeoutCause(context.Background(), time.Minute, errors.New("the test's time is up"))
+	t.Cleanup(cancel)
+	return ServiceEnv{
+		Stdout: io.Discard, Log: slog.New(slog.NewTextHandler(log, nil)), Hard: hard, Grace: 2 * time.Second,
+		Address: func(c *config.Cluster) (stream.Address, error) {
+			return stream.Address{URL: c.RESTEndpoint, Auth: auth.None{}, DialTimeout: time.Second}, nil
+		},
+		Latency: func(string) func(float64) { return nil },
+	}
+}
+
+// startAgent runs cfg until the test ends.
+func startAgent(t testing.TB, cfg *config.Config, set func(*ServiceEnv)) *agent {
+	t.Helper()
+	a := &agent{t: t, log: &lockedBuffer{}, over: make(chan Result, 1)}
+	env := testEnv(t, a.log)
+	if set != nil {
+		set(&env)
+	}
+	var err error
+	if a.Service, err = NewService(cfg, env); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	a.stop = cancel
+	done := make(chan struct{})
+	go func() { defer close(done); a.over <- a.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-done })
+	return a
+}
+
+// end stops the agent and checks its books.
+func (a *agent) end() Result {
+	a.t.Helper()
+	a.stop()
+	res := <-a.over
+	if res.Read != res.Delivered+res.Rejected+res.Pending || res.Pending < 0 {
+		a.t.Errorf("the books do not balance: %+v\n%s", res.Summary, a.log)
+	}
+	return res
+}
+
+// soon waits until ok.
+func soon(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for limit := time.Now().Add(20 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+// post sends lines to an http input and returns the status.
+func post(t testing.TB, at, body string) int {
+	t.Helper()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 30 * time.Second}
+	resp, err := client.Post("http://"+at+"/", "text/plain", strings.NewReader(body)) //nolint:noctx // bounded
+	if err != nil {
+		return 0
+	}
+	resp.Body.Close()
+	return resp.StatusCode
+}
+
+// freeAddr is an address that nothing listens at.
+func freeAddr(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+const edgeYAML = `
+data_dir: DIR/data
+clusters:
+  main: {rest_endpoint: "ENDPOINT", streams: {max: 1}}
+inputs:
+  edge: {type: http, listen: "LISTEN", respond: after_delivery}
+routes:
+  - {name: r, inputs: [edge], cluster: main, topic: t}
+`
+
+// Whoever asks during a reload gets an answer, whatever is on its way then.
+func TestServiceAskedWhileReloading(t *testing.T) {
+	s := startBox(t, func(c *sandbox.Config) { c.Faults = sandbox.Faults{{Kind: sandbox.FaultStall}} })
+	dir, yaml := t.TempDir(), strings.Replace(edgeYAML, "LISTEN", freeAddr(t), 1)
+	a := startAgent(t, load(t, dir, s.URL(), yaml), func(e *ServiceEnv) { e.Grace = 20 * time.Millisecond })
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				a.Figures()
+				a.Ready()
+				a.Summary()
+			}
+		}
+	}()
+	at := a.cfg.Inputs[0].HTTP.Listen
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		for range 5 {
+			post(t, at, "a\nb\n")
+		}
+	}()
+	for i := range 5 {
+		time.Sleep(20 * time.Millisecond)
+		if err := a.Reload(load(t, dir, s.URL(), strings.Replace(yaml, "max: 1", fmt.Sprint("max: ", i+2), 1))); err != nil {
+			t.Error(err)
+		}
+	}
+	<-sent
+	close(stop)
+	<-done
+	a.end()
+	// What came too late changes nothing.
+	if err := a.Reload(load(t, dir, s.URL(), yaml)); !errors.Is(err, errEnding) {
+		t.Errorf("reload after the end: %v", err)
+	}
+}
+
+// A part that cannot be opened is refused, and what ran before runs again. Where
+// that cannot be opened any more either, the agent says so until it can.
+func TestServiceReloadGoesBack(t *testing.T) {
+	s := startBox(t, nil)
+	dir, at := t.TempDir(), freeAddr(t)
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	yaml := strings.Replace(edgeYAML, "LISTEN", at, 1)
+	yaml = strings.Replace(yaml, "topic: t", "topic: t, buffer: {type: disk, max_bytes: 64MB}", 1)
+	good := load(t, dir, s.URL(), yaml)
+	if _, err := NewService(load(t, t.TempDir(), s.URL(), strings.Replace(yaml, at, taken.Addr().String(), 1)), testEnv(t, io.Discard)); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("start at a port that is taken: %v", err)
+	}
+	a := startAgent(t, good, nil)
+	soon(t, "ready", func() bool { return len(a.Ready()) == 0 })
+	if err := a.Reload(load(t, dir, s.URL(), strings.Replace(yaml, at, taken.Addr().String(), 1))); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("reload to a port that is taken: %v", err)
+	}
+	if post(t, at, "a\n") != 200 || len(a.Ready()) > 0 {
+		t.Errorf("the old one is not back: %v", a.Ready())
+	}
+	buffer := filepath.Join(dir, "data", "buffer", "r")
+	if err := errors.Join(os.Rename(buffer, buffer+"-away"), os.WriteFile(buffer, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Reload(load(t, dir, s.URL(), strings.Replace(yaml, "64MB", "32MB", 1))); err == nil || !strings.Contains(err.Error(), "could not be started again") {
+		t.Errorf("neither can be opened: %v", err)
+	}
+	if why := strings.Join(a.Ready(), " "); !strings.Contains(why, "reload") || !strings.Contains(why, buffer) {
+		t.Errorf("ready: %v", why)
+	}
+	if err := errors.Join(os.Remove(buffer), os.Rename(buffer+"-away", buffer)); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Reload(good); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, "ready again", func() bool { return len(a.Ready()) == 0 })
+	if post(t, at, "b\n") != 200 {
+		t.Errorf("not back: %v", a.Ready())
+	}
+	if res := a.end(); res.Err != nil || res.Delivered != 2 || res.Pending != 0 {
+		t.Errorf("%+v", res)
+	}
+}
