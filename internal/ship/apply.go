@@ -76,6 +76,11 @@ func (s *Service) restartOnly(cfg *config.Config) error {
 // swap stops what cfg changes and starts it as cfg has it.
 func (s *Service) swap(cfg *config.Config) error {
 	p := s.changed(cfg)
+	for _, r := range cfg.Routes { // at once: what is to be stopped may wait for that room
+		if d := s.dead[r.DeadLetter.Path]; d != nil {
+			d.maxBytes.Store(int64(r.DeadLetter.MaxBytes))
+		}
+	}
 	stopped := s.stopInputs(keys(p.inputs), errReload)
 	for name := range p.routes {
 		s.stopPump(name)

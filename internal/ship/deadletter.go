@@ -265,6 +265,10 @@ func (d *deadLetter) wait() bool {
 }
 
 func (d *deadLetter) append(lines []byte) error {
+	if d.f != nil && d.regular && d.away() {
+		d.f.Close()
+		d.f = nil
+	}
 	if d.f == nil {
 		path := d.path
 		if path == "" {
@@ -285,6 +289,18 @@ func (d *deadLetter) append(lines []byte) error {
 	d.wrote = true
 	d.mu.Unlock()
 	return nil
+}
+
+// away says whether the open file is not the one of that name any more: the
+// operator has moved or deleted it, as a full one asks for, and what is written
+// to it now nobody would find.
+func (d *deadLetter) away() bool {
+	have, err := d.f.Stat()
+	if err != nil { // it could not be opened again when it was put aside
+		return true
+	}
+	there, err := os.Stat(d.path)
+	return errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(have, there)
 }
 
 // The largest dead-letter file before it is put aside: one that opens in an

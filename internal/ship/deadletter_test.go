@@ -381,3 +381,44 @@ func TestDeadLetterRotates(t *testing.T) {
 		t.Errorf("%d kept at first, %d after room was made", before, kept.Load())
 	}
 }
+
+// The file is the operator's to move or delete while the agent runs, to make
+// room or to send it again: what is rejected later is in a file of its name.
+func TestDeadLetterTakenAway(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "d.ndjson")
+	var kept atomic.Int64
+	hard, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	d, err := newDeadLetter(hard, path, 20_000, 0, func(*rejected) { kept.Add(1) }, slog.New(slog.DiscardHandler), cancel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.again = 10 * time.Millisecond
+	put := func(payload string, all int64) {
+		t.Helper()
+		d.put(rejected{DeadLetter: ingest.DeadLetter{Topic: "t", Record: &payload}})
+		soon(t, "it is kept", func() bool { return kept.Load() == all })
+	}
+	put("one", 1)
+	moved := filepath.Join(dir, "moved")
+	if err := os.Rename(path, moved); err != nil {
+		t.Fatal(err)
+	}
+	put("two", 2)
+	if a, b := deadLines(t, moved), deadLines(t, path); len(a) != 1 || len(b) != 1 || b[0]["record"] != "two" {
+		t.Errorf("%v moved, %v", a, b)
+	}
+	payload := strings.Repeat("x", 19_950)
+	d.put(rejected{DeadLetter: ingest.DeadLetter{Topic: "t", Record: &payload}})
+	soon(t, "full", func() bool { return d.trouble.Load() != nil })
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	d.maxBytes.Store(30_000)
+	soon(t, "there is room again", func() bool { return kept.Load() == 3 })
+	d.close()
+	if l := deadLines(t, path); len(l) != 1 || d.trouble.Load() != nil {
+		t.Errorf("%d lines", len(l))
+	}
+}

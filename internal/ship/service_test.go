@@ -222,3 +222,39 @@ func TestServiceReloadGoesBack(t *testing.T) {
 		t.Errorf("%+v", res)
 	}
 }
+
+// A dead letter that is full holds everything up, the reload that gives it more
+// room not.
+func TestServiceReloadMakesRoom(t *testing.T) {
+	s := startBox(t, nil)
+	dir := t.TempDir()
+	log := filepath.Join(dir, "a.log")
+	if err := os.WriteFile(log, []byte(strings.Repeat("{bad "+strings.Repeat("x", 500)+"\n", 6000)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	yaml := `
+data_dir: DIR/data
+clusters:
+  main: {rest_endpoint: "ENDPOINT"}
+inputs:
+  app: {type: file, include: ["DIR/*.log"]}
+routes:
+  - {name: r, inputs: [app], cluster: main, topic: t, value: {type: JSON}, dead_letter: {max_bytes: 1MB}}
+`
+	a := startAgent(t, load(t, dir, s.URL(), yaml), nil)
+	soon(t, "full", func() bool { return strings.Contains(strings.Join(a.Ready(), " "), "dead letter is full") })
+	done := make(chan error, 1)
+	go func() { done <- a.Reload(load(t, dir, s.URL(), strings.Replace(yaml, "1MB", "100MB", 1))) }()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the reload waits for the room that it brings")
+	}
+	soon(t, "all are rejected", func() bool { return a.Summary().Rejected >= 6000 })
+	if res := a.end(); res.Rejected != 6000 || res.Pending != 0 || res.Err != nil {
+		t.Errorf("%+v", res)
+	}
+}
