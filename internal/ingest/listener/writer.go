@@ -40,8 +40,7 @@ func (s *stream) write() {
 		}
 		if len(out) > 0 {
 			signal(s.room)
-			_ = s.c.SetWriteDeadline(time.Now().Add(writeTime))
-			if _, err := s.c.Write(out); err != nil {
+			if !s.send(out) {
 				s.giveUp()
 				return
 			}
@@ -67,6 +66,19 @@ func (s *stream) write() {
 			return
 		}
 	}
+}
+
+// send writes to a client that may be slow, as long as it takes something.
+func (s *stream) send(out []byte) bool {
+	for len(out) > 0 {
+		n := min(len(out), 32<<10)
+		_ = s.c.SetWriteDeadline(time.Now().Add(writeTime))
+		if _, err := s.c.Write(out[:n]); err != nil {
+			return false
+		}
+		out = out[n:]
+	}
+	return true
 }
 
 // tick is how often a stream is looked at.
