@@ -240,7 +240,11 @@ func (r *reading) report(rep *Report) error {
 	if v.Terminal {
 		last := v // a copy: taking v's address would put every verdict on the heap
 		r.terminal, r.terminalAt = &last, string(rep.Message)
-		s.p.stats.code(r.cur.route(), rep.ErrorCode, 1)
+		route := s.win.route()
+		if r.has { // else cur is settled, and its batch somebody else's
+			route = r.cur.b.Route
+		}
+		s.p.stats.code(route, rep.ErrorCode, 1)
 		return errTerminal
 	}
 	if !r.advance() {

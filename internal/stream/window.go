@@ -20,14 +20,6 @@ type segment struct {
 // serial is the place of g's first record in the order of submission.
 func (g segment) serial() int64 { return g.base + int64(g.from) }
 
-// route is the route of g's records, 0 where g is none.
-func (g segment) route() int32 {
-	if g.b == nil {
-		return 0
-	}
-	return g.b.Route
-}
-
 func (g segment) records() int { return g.to - g.from }
 
 // resent is how many of g's records were sent before.
@@ -102,6 +94,16 @@ func (w *window) pop() (segment, bool) {
 	}
 	w.oldest = g.sent
 	return g, true
+}
+
+// route is the route of the records whose reports come next, 0 without any.
+func (w *window) route() int32 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.head == len(w.queue) {
+		return 0
+	}
+	return w.queue[w.head].b.Route
 }
 
 // release says that so many records and bytes have their reports.
