@@ -66,6 +66,13 @@ func (in *Input) ReadDeadLetter(r *DeadLetterReader, src int32, progress func(n 
 	return r.Read(&counting{in.in, progress}, src)
 }
 
+// Leave ends the reading of a file that stays open, for another to read on.
+func (in *Input) Leave() {
+	if p, ok := in.in.(*polled); ok {
+		p.leave()
+	}
+}
+
 // Close closes the file.
 func (in *Input) Close() error {
 	if c, ok := in.in.(io.Closer); ok {

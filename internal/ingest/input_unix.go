@@ -102,10 +102,15 @@ func (p *polled) ready() bool {
 
 // Close closes the descriptor and the pipe.
 func (p *polled) Close() error {
+	p.leave()
+	return p.f.Close()
+}
+
+// leave closes the pipe.
+func (p *polled) leave() {
 	p.stop()
 	p.rouse()
 	p.wake.Close()
-	return p.f.Close()
 }
 
 // fileID is what the record ids of a file begin with: the same for the same

@@ -22,6 +22,16 @@ type LineConfig struct {
 	MaxRecordBytes int   // a longer line is rejected, its bytes streamed past; 0: no bound
 	Count          int64 // stop after so many records; 0: no bound
 	Values         bool  // concatenated REST v3 record objects instead of lines
+	// Rest, where it is not nil, gets what is no whole line when reading ends
+	// early, and is what the next Reader of the same input begins with.
+	Rest *Rest
+}
+
+// Rest is what one Reader of lines leaves to the next one of the same input.
+type Rest struct {
+	line   []byte // begun, without its LF
+	offset int64  // of line in the source
+	past   int64  // bytes of an over-long record in front of it
 }
 
 // Reader cuts one router's inputs into records, one input after the other.
@@ -65,6 +75,13 @@ func (r *Reader) Read(in io.Reader, src int32, id string, live bool) error {
 		return ErrCount
 	}
 	fill := 0
+	if rest := r.cfg.Rest; rest != nil {
+		for len(r.buf) <= len(rest.line) {
+			r.buf = make([]byte, 2*len(r.buf))
+		}
+		fill, r.offset, r.past = copy(r.buf, rest.line), rest.offset, rest.past
+		*rest = Rest{}
+	}
 	var paced pacer
 	if live {
 		paced = pacerOf(in)
@@ -90,6 +107,10 @@ func (r *Reader) Read(in io.Reader, src int32, id string, live bool) error {
 		}
 		if err == nil {
 			continue
+		}
+		if r.cfg.Rest != nil && errors.Is(err, errStopped) {
+			*r.cfg.Rest = Rest{bytes.Clone(r.buf[:fill]), r.offset, r.past}
+			return nil
 		}
 		if live || errors.Is(err, io.EOF) {
 			if _, ferr := r.feed(r.buf[:fill], true, live); ferr != nil {

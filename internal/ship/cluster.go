@@ -113,14 +113,18 @@ func (k *cluster) wait(ctx context.Context) (*stream.Pool, error) {
 	default:
 		select {
 		case <-k.ready:
+		case <-k.stopped:
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.failed {
+	switch {
+	case k.failed:
 		return nil, k.trouble
+	case k.pool == nil: // it was stopped before its endpoint answered
+		return nil, stream.ErrClosed
 	}
 	return k.pool, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync/atomic"
 
 	"github.com/produce-agent/produce-agent/internal/config"
@@ -26,6 +27,8 @@ type input struct {
 	tail     *tail.Tail         // of a file input
 	listener *listener.Listener // of an http input
 	bytes    atomic.Int64       // of stdin
+
+	failure atomic.Pointer[error] // why it has ended
 }
 
 // openInput makes what of an input may fail for a wrong setting.
@@ -67,7 +70,7 @@ func (s *Service) openInput(c config.Input, routes []config.Route) (in *input, e
 		}
 		log.Info("listening", "address", in.listener.Addr().String(), "respond", c.HTTP.Respond)
 	default:
-		in.sink.buffers = true
+		in.sink.buffers, in.sink.stdin = true, true
 	}
 	return in, nil
 }
@@ -85,7 +88,7 @@ func (s *Service) begin(in *input) {
 		default:
 			err = in.readStdin(ctx, s)
 		}
-		s.over(in.cfg.Name, err, in.router)
+		s.ends(in, err)
 	})
 }
 
@@ -97,14 +100,15 @@ func (in *input) abandon() {
 	in.give(errEnding)
 }
 
-// over is what comes behind an input's end.
-func (s *Service) over(name string, err error, router *ingest.Router) {
-	if closeErr := router.Close(); err == nil && closeErr != nil && !errors.Is(closeErr, errEnding) {
+// ends is what comes behind an input's end.
+func (s *Service) ends(in *input, err error) {
+	if closeErr := in.router.Close(); err == nil && closeErr != nil && !errors.Is(closeErr, errEnding) {
 		err = closeErr
 	}
 	if err != nil && !errors.Is(err, errEnding) && s.hard.Err() == nil {
-		s.env.Log.Error("an input has ended; the others go on", "input", name, "error", err)
-		s.note(fmt.Errorf("input %s: %w", name, err))
+		s.env.Log.Error("an input has ended; the others go on", "input", in.cfg.Name, "error", err)
+		s.note(fmt.Errorf("input %s: %w", in.cfg.Name, err))
+		in.failure.Store(&err)
 	}
 	select {
 	case s.ended <- struct{}{}:
@@ -163,15 +167,21 @@ func (s *Service) router(in config.Input, routes []config.Route, lanes []*lane, 
 	return ingest.NewRouter(cfg, to)
 }
 
-// readStdin reads standard input to its end.
+// readStdin reads standard input to its end. A reload leaves it where it is, in
+// the middle of a line if need be, and reads on from there.
 func (in *input) readStdin(ctx context.Context, s *Service) error {
 	src, err := ingest.Stdin(ctx, s.env.Stdin)
 	if err != nil {
 		return err
 	}
-	defer src.Close()
-	cfg := ingest.LineConfig{StripCR: in.cfg.Stdin.StripCR, SkipEmpty: in.cfg.Stdin.SkipEmpty}
+	defer src.Leave()
+	cfg := ingest.LineConfig{StripCR: in.cfg.Stdin.StripCR, SkipEmpty: in.cfg.Stdin.SkipEmpty, Rest: &s.stdin}
 	cfg.MaxRecordBytes, cfg.RecordIDs = recordRules(in.routes)
 	number := s.origins.add(named("stdin"), fromStdin, in.sink)
-	return src.Read(ingest.NewReader(cfg, in.router), number, func(n int) { in.bytes.Add(int64(n)) })
+	r := ingest.NewReader(cfg, in.router)
+	err = src.Read(r, number, func(n int) { in.bytes.Add(int64(n)) })
+	if err == nil && src.Live && s.over() { // a line that was begun is one, for nobody reads on
+		err = r.Read(strings.NewReader(""), number, src.ID, false)
+	}
+	return err
 }

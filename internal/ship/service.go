@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/produce-agent/produce-agent/internal/config"
+	"github.com/produce-agent/produce-agent/internal/ingest"
 	"github.com/produce-agent/produce-agent/internal/ingest/checkpoint"
 	"github.com/produce-agent/produce-agent/internal/record"
 	"github.com/produce-agent/produce-agent/internal/spool"
@@ -71,6 +72,7 @@ type Service struct {
 	ended    chan struct{}           // one token: an input has ended
 	errs     []error
 	adopted  sync.WaitGroup // batches looking for a new pool
+	stdin    ingest.Rest    // between one reading of it and the next
 }
 
 // job is something that runs until it is stopped.
@@ -171,8 +173,8 @@ func (s *Service) Run(ctx context.Context) Result {
 	defer s.change.Unlock()
 	s.stopInputs(s.inputNames(), nil)
 	s.drainBuffers(ctx)
-	s.stopRest(s.hard)
 	s.adopted.Wait()
+	s.stopRest(s.hard)
 	s.close()
 	return s.result()
 }
@@ -274,9 +276,7 @@ func (s *Service) where(pos record.Position) (source string, offset int64) {
 // file that is read on only at the next start they count as pending, as do
 // those of stdin, which nobody has any more. A buffer keeps its own.
 func (s *Service) giveBack(pos []record.Position, why error) {
-	s.mu.Lock()
-	ending := s.ending
-	s.mu.Unlock()
+	ending := s.over()
 	s.origins.each(pos, func(o origin, pos []record.Position) {
 		if o.kind == fromRequest || o.kind == fromFile && !ending {
 			s.books.read.Add(-int64(len(pos)))
@@ -307,38 +307,48 @@ func (s *Service) returned(p *stream.Pool, why error) {
 	})
 }
 
-// adopt sends a batch of stdin's records again, over the pool its route has
-// after a reload. When the service ends they stay pending.
-func (s *Service) adopt(b *record.Batch) {
-	s.mu.Lock()
-	ending := s.ending
-	s.mu.Unlock()
-	if ending {
-		return
+// adopt sends a batch of stdin's records, over the pool its route has after a
+// reload. When the service ends they stay pending, and it returns false.
+func (s *Service) adopt(b *record.Batch) bool {
+	if s.over() {
+		return false
 	}
 	name := s.route(b.Route).name
 	s.adopted.Go(func() {
 		for {
 			s.mu.Lock()
-			l := s.lanes[name]
+			l, known := s.lanes[name], routeOf(s.cfg, name) != nil
 			s.mu.Unlock()
-			if l == nil {
+			switch {
+			case l != nil:
+				pool, err := l.cluster.wait(s.hard)
+				if err == nil {
+					err = pool.Submit(s.hard, b)
+				}
+				if err == nil || l.cluster.givenUp() != nil {
+					return
+				}
+			case !known:
 				s.env.Log.Error("records of stdin have no route any more; they stay pending", "route", name, "records", b.Len())
 				return
 			}
-			pool, err := l.cluster.wait(s.hard)
-			if err != nil {
-				return
-			}
-			if err = pool.Submit(s.hard, b); err == nil {
-				return
-			}
-			if s.hard.Err() != nil || pause(s.hard, time.Second) != nil {
+			if pause(s.hard, adoptAgain) != nil { // the reload goes on
 				return
 			}
 		}
 	})
+	return true
 }
+
+// over says that the end was asked for.
+func (s *Service) over() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ending
+}
+
+// adoptAgain is how long a batch waits whose route has just lost its pool.
+const adoptAgain = 50 * time.Millisecond
 
 // dataPath returns a path below the data_dir.
 func (s *Service) dataPath(elem ...string) string {

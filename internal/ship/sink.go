@@ -31,6 +31,7 @@ type sink struct {
 
 	buffers bool // everything goes to the buffer first
 	refuses bool // what cannot be taken now goes back to its origin
+	stdin   bool // what is not taken nobody else has
 	raw     bool // rejected payloads are whole REST v3 records
 	read    atomic.Int64
 	pending atomic.Int64 // taken and not settled
@@ -51,14 +52,24 @@ func (k *sink) Submit(b *record.Batch) error {
 	err := k.take(b)
 	if err != nil {
 		// Not taken: a file gives it again from where it was left, a request is
-		// told so, and stdin's bytes are pending until the very end.
-		k.s.giveBack(b.Pos, err)
-		b.Discard()
-		if k.refuses && k.ctx.Err() == nil {
+		// told so, and stdin's go where a reload leads them, or are pending until
+		// the very end.
+		if k.giveUp(b, err) || k.refuses && k.ctx.Err() == nil {
 			return nil
 		}
 	}
 	return err
+}
+
+// giveUp returns a batch that was not taken to its origins. It returns true
+// where the Service has taken it over.
+func (k *sink) giveUp(b *record.Batch, why error) bool {
+	if k.stdin && k.ctx.Err() != nil && k.s.adopt(b) {
+		return true
+	}
+	k.s.giveBack(b.Pos, why)
+	b.Discard()
+	return false
 }
 
 // take finds a place for b. With an error b is still the caller's.
@@ -136,13 +147,11 @@ func (k *sink) stored(l *lane, b *record.Batch, err error) {
 	case err == nil || errors.Is(err, spool.ErrDropped): // what is dropped, the buffer has told the books
 		k.s.origins.settle(b.Pos, ingest.Origin.Buffered)
 	case k.refuses:
-		k.s.giveBack(b.Pos, err)
-		b.Discard()
+		k.giveUp(b, err)
 	default:
 		k.again.Go(func() {
 			if err := k.store(l, b); err != nil {
-				k.s.giveBack(b.Pos, err)
-				b.Discard()
+				k.giveUp(b, err)
 			}
 		})
 	}
