@@ -261,12 +261,8 @@ func (s *Service) Ready() []string {
 				why = append(why, fmt.Sprintf("input %s: %v", name, err))
 			}
 		}
-		select {
-		case <-in.job.done:
-			if in.cfg.Stdin == nil && !s.ending {
-				why = append(why, fmt.Sprintf("input %s: has ended", name))
-			}
-		default:
+		if err := in.failure.Load(); err != nil && !s.ending {
+			why = append(why, fmt.Sprintf("input %s: has ended: %v", name, *err))
 		}
 	}
 	if s.partial != nil {

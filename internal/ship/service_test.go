@@ -258,3 +258,69 @@ routes:
 		t.Errorf("%+v", res)
 	}
 }
+
+// Records of stdin that a reload finds on their way go to the cluster that
+// their route has then, however many reloads that takes, and before the end.
+func TestServiceAdoptsStdin(t *testing.T) {
+	stalls := startBox(t, func(c *sandbox.Config) { c.Faults = sandbox.Faults{{Kind: sandbox.FaultStall}} })
+	s := startBox(t, nil)
+	yaml := `
+clusters:
+  main: {rest_endpoint: "ENDPOINT"}
+inputs:
+  in: {type: stdin}
+routes:
+  - {name: r, inputs: [in], cluster: main, topic: t, dead_letter: {path: DIR/dead.ndjson}, retry: {max: 1s}}
+observe: {listen: ""}
+`
+	in, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	a := startAgent(t, load(t, dir, stalls.URL(), yaml), func(e *ServiceEnv) { e.Stdin, e.Grace = in, 50*time.Millisecond })
+	for i := range 1000 {
+		fmt.Fprintln(out, i)
+	}
+	soon(t, "all are on their way", func() bool { return a.Summary().Read == 1000 })
+	fmt.Fprint(out, "a line that ")
+	for i, endpoint := range []string{"http://127.0.0.1:1", "http://127.0.0.1:2", s.URL()} {
+		time.Sleep(50 * time.Millisecond) // stdin is read
+		if err := a.Reload(load(t, dir, endpoint, yaml)); err != nil {
+			t.Error(err)
+		}
+		fmt.Fprint(out, i, " ")
+	}
+	fmt.Fprintln(out, "goes on")
+	out.Close()
+	var res Result
+	select {
+	case res = <-a.over:
+	case <-time.After(20 * time.Second):
+		t.Fatalf("it does not end: %+v\n%s", a.Summary(), a.log)
+	}
+	if got := values(t, s, "t"); len(got) != 1001 || got["a line that 0 1 2 goes on"] != 1 || res.Delivered != 1001 || res.Pending != 0 || res.Err != nil {
+		t.Errorf("%d there, %+v\n%s", len(got), res, a.log)
+	}
+}
+
+// A file that was to be read once and is read leaves the agent ready for what
+// else it does.
+func TestServiceReadyAfterOnePass(t *testing.T) {
+	s := startBox(t, nil)
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "a.log"), []byte("a\nb\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	yaml := strings.Replace(edgeYAML, "LISTEN", freeAddr(t), 1)
+	yaml = strings.Replace(yaml, "inputs:\n", "inputs:\n  app: {type: file, include: [\"DIR/*.log\"], follow: false}\n", 1)
+	a := startAgent(t, load(t, dir, s.URL(), strings.Replace(yaml, "[edge]", "[edge, app]", 1)), nil)
+	soon(t, "the file is delivered", func() bool { return a.Summary().Delivered == 2 })
+	<-a.inputs["app"].job.done
+	if why := a.Ready(); len(why) > 0 {
+		t.Errorf("not ready: %v", why)
+	}
+	if res := a.end(); res.Err != nil {
+		t.Errorf("%+v", res)
+	}
+}
