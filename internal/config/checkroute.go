@@ -24,6 +24,9 @@ func compile(text string) (*regexp.Regexp, error) {
 	return re, nil
 }
 
+// bufferedBatch is the longest batch that a buffer takes, however large it is.
+const bufferedBatch = 128 << 20
+
 func (l *loader) route(r *Route, at string) {
 	if l.failed(at) && r.Topic == "" && len(r.AllowTopics) == 0 && r.Name == "" { // it is none at all
 		l.routeInputs(r, at)
@@ -57,6 +60,16 @@ func (l *loader) route(r *Route, at string) {
 		r.MaxRecordBytes = 8e6
 		if c := l.cfg.Cluster(r.Cluster); c != nil && c.Limits.MessageBytes > 0 {
 			r.MaxRecordBytes = c.Limits.MessageBytes
+		}
+	}
+	if r.Buffer.Type == "disk" {
+		room := min(r.Buffer.MaxBytes, bufferedBatch) - 64<<10
+		if c := l.cfg.Cluster(r.Cluster); c != nil {
+			room -= 4 * c.Streams.BatchBytes // what one batch may have besides, with its positions
+		}
+		if r.MaxRecordBytes > room && !l.failed(at+".buffer.max_bytes") && !l.failed(at+".max_record_bytes") {
+			l.bad(cmp.Or(l.first(at+".max_record_bytes", at+".buffer.max_bytes", at+".buffer.type"), at),
+				"records of up to %d bytes do not fit the route's buffer, which takes %d at a time: lower max_record_bytes, or raise buffer.max_bytes", r.MaxRecordBytes, max(room, 0))
 		}
 	}
 }
@@ -288,7 +301,7 @@ func (l *loader) disk(r *Route, at string) {
 	}
 	if r.Spill == "" && !l.failed(at+".spill") {
 		r.Spill = "never"
-		if files && l.cfg.DataDir != "" {
+		if files && r.Buffer.Type == "disk" {
 			r.Spill = "parked"
 		}
 	}
@@ -304,6 +317,16 @@ func (l *loader) disk(r *Route, at string) {
 	}
 	if none && r.Spill != "never" && r.Spill != "" {
 		l.bad(at+".spill", "%s moves records to the disk: give data_dir, or write never", r.Spill)
+	}
+	if r.Buffer.Type == "none" && !none && !l.failed(at+".buffer.type") {
+		if l.has(at+".spill") && (r.Spill == "parked" || r.Spill == "always") {
+			l.bad(at+".spill", "%s moves records to the route's buffer, and it has none: give buffer: {type: disk}, or write never", r.Spill)
+		}
+		for _, key := range []string{".buffer.max_bytes", ".buffer.when_full", ".buffer.fsync"} {
+			if l.has(at+key) && !l.has(at+".buffer.type") {
+				l.bad(at+key, "is given, and the route has no buffer: give buffer.type: disk, or leave it out")
+			}
+		}
 	}
 	if promised && r.Buffer.Type == "none" && !l.failed(at+".buffer.type") {
 		l.bad(cmp.Or(l.first(at+".buffer.type", at+".buffer"), at),

@@ -185,7 +185,7 @@ type Route struct {
 	RecordIDHeader string     `key:"record_id_header"`
 	MaxRecordBytes Size       `key:"max_record_bytes" range:"1KB..1GB" def:"8MB, or the cluster's limits.message_bytes"`
 	Buffer         Buffer     `key:"buffer"`
-	Spill          string     `key:"spill" enum:"parked,never,always" def:"parked with a data_dir and a file input, else never"`
+	Spill          string     `key:"spill" enum:"parked,never,always" def:"parked with a disk buffer and a file input, else never"`
 	Ordering       string     `key:"ordering" enum:"none,strict" later:"key"`
 	Retry          Retry      `key:"retry"`
 	DeadLetter     DeadLetter `key:"dead_letter"`

@@ -467,6 +467,18 @@ func TestMistakesOfRoutes(t *testing.T) {
 	g("{name: '${env:KEY}', topic: t}", "4:12: routes[0].name: write the name out")
 	g("{name: r, topic: t}\n  - {name: r, topic: u}", `5:5: warning: routes[1]: records of input in never come here: routes[0] takes all of them`, `5:12: routes[1].name: routes[0] is called "r" already`)
 	g("{name: r, topic: t, match: {field: a, exists: true}, dead_letter: {path: x}}\n  - {name: s, topic: u, dead_letter: {path: x}}", "5:45: routes[1].dead_letter.path: routes[0] keeps its dead letters in this file")
+	disk := func(body string, want ...string) {
+		t.Helper()
+		mistakes(t, "data_dir: /data\n"+clusters+inputs+"routes:\n  - {name: r, topic: t, "+body+"}\n", want...)
+	}
+	disk("spill: always", "5:32: routes[0].spill: always moves records to the route's buffer, and it has none")
+	disk("spill: parked, buffer: {type: disk}")
+	disk("spill: never")
+	disk("buffer: {max_bytes: 20MB}", "5:45: routes[0].buffer.max_bytes: is given, and the route has no buffer")
+	disk("buffer: {type: none, max_bytes: 20MB}")
+	disk("buffer: {type: disk, max_bytes: 20MB}, max_record_bytes: 20MB", "5:82: routes[0].max_record_bytes: records of up to 20000000 bytes do not fit the route's buffer")
+	disk("buffer: {type: disk}, max_record_bytes: 200MB", "5:65: routes[0].max_record_bytes: records of up to 200000000 bytes do not fit")
+	disk("buffer: {type: disk, max_bytes: 16MB}")
 	g("{name: r, topic: t, match: {field: a, exists: true}, ordering: strict}\n  - {name: s, topic: u}", "4:68: routes[0].ordering: routes[0] and routes[1] go to cluster main with different settings")
 	mistakes(t, "clusters: {a: {rest_endpoint: 'https://a'}, b: {rest_endpoint: 'https://b'}}\n"+inputs+routes,
 		"1:12: warning: clusters.a", "1:45: warning: clusters.b", "3:10: routes[0]: cluster is missing: say which, a or b")
