@@ -4,13 +4,16 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -25,33 +28,34 @@ func main() {
 }
 
 type sender struct {
-	client   *http.Client
-	url      string
+	url      *url.URL
 	accepted atomic.Int64
 	again    atomic.Int64 // requests sent again after a 503
 }
 
 func run(args []string, out io.Writer) error {
 	f := flag.NewFlagSet("post", flag.ContinueOnError)
-	url := f.String("url", "", "where to POST")
+	to := f.String("url", "", "where to POST")
 	file := f.String("file", "", "file of lines")
 	batch := f.Int("batch", 100, "lines a request")
-	conns := f.Int("conns", 4, "connections")
+	conns := f.Int("conns", 16, "connections")
 	rate := f.Int("rate", 0, "lines a second; 0: as fast as answers come")
 	most := f.Int64("n", 0, "lines at most; 0: all")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	if *url == "" || *file == "" || *batch < 1 || *conns < 1 {
+	if *to == "" || *file == "" || *batch < 1 || *conns < 1 {
 		return errors.New("usage: post -url URL -file FILE [-batch N] [-conns N] [-rate N] [-n N]")
+	}
+	u, err := url.Parse(*to)
+	if err != nil {
+		return err
 	}
 	data, err := os.ReadFile(*file)
 	if err != nil {
 		return err
 	}
-	s := &sender{url: *url, client: &http.Client{
-		Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: *conns, DisableCompression: true},
-	}}
+	s := &sender{url: u}
 	if err := s.all(data, *batch, *conns, *rate, *most); err != nil {
 		return err
 	}
@@ -66,11 +70,8 @@ func (s *sender) all(data []byte, batch, conns, rate int, most int64) error {
 	var wg sync.WaitGroup
 	for range conns {
 		wg.Go(func() {
-			for b := range bodies {
-				if err := s.send(b); err != nil {
-					errs <- err
-					return
-				}
+			if err := s.serve(bodies); err != nil {
+				errs <- err
 			}
 		})
 	}
@@ -105,31 +106,58 @@ func (s *sender) all(data []byte, batch, conns, rate int, most int64) error {
 	return err
 }
 
-// send posts one body until it is accepted.
-func (s *sender) send(body []byte) error {
-	for {
-		resp, err := s.client.Post(s.url, "application/x-ndjson", bytes.NewReader(body))
-		if err != nil {
-			return err
-		}
-		answer, err := io.ReadAll(resp.Body)
-		resp.Body.Close()
-		if err != nil {
-			return err
-		}
-		switch resp.StatusCode {
-		case http.StatusOK:
-			var a struct{ Accepted int64 }
-			if err := json.Unmarshal(answer, &a); err != nil {
-				return fmt.Errorf("answer %.100q: %w", answer, err)
+// serve sends bodies over one connection, each until it is accepted.
+func (s *sender) serve(bodies <-chan []byte) error {
+	conn, err := net.Dial("tcp", s.url.Host)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	in := bufio.NewReader(conn)
+	var request []byte
+	for body := range bodies {
+		// In one write, as clients of some care do.
+		request = fmt.Appendf(request[:0], "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/x-ndjson\r\nContent-Length: %d\r\n\r\n",
+			s.url.RequestURI(), s.url.Host, len(body))
+		request = append(request, body...)
+		for again := true; again; {
+			if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+				return err
 			}
-			s.accepted.Add(a.Accepted)
-			return nil
-		case http.StatusServiceUnavailable:
-			s.again.Add(1)
-			time.Sleep(10 * time.Millisecond)
-		default:
-			return fmt.Errorf("status %d: %.200s", resp.StatusCode, answer)
+			if _, err := conn.Write(request); err != nil {
+				return err
+			}
+			if again, err = s.answer(in); err != nil {
+				return err
+			}
 		}
 	}
+	return nil
+}
+
+// answer reads one; again says that the body has to be sent again.
+func (s *sender) answer(in *bufio.Reader) (again bool, err error) {
+	resp, err := http.ReadResponse(in, nil)
+	if err != nil {
+		return false, err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return false, err
+	}
+	switch resp.StatusCode {
+	case http.StatusOK:
+		var a struct{ Accepted int64 }
+		if err := json.Unmarshal(text, &a); err != nil {
+			return false, fmt.Errorf("answer %.100q: %w", text, err)
+		}
+		s.accepted.Add(a.Accepted)
+		return false, nil
+	case http.StatusServiceUnavailable:
+		s.again.Add(1)
+		time.Sleep(10 * time.Millisecond)
+		return true, nil
+	}
+	return false, fmt.Errorf("status %d: %.200s", resp.StatusCode, text)
 }
