@@ -16,7 +16,7 @@ import (
 // runFollowing follows the files named by arguments: a configuration of one
 // cluster, one input and one route, made of flags.
 func runFollowing(cmd *cobra.Command, signals *signals, cfg ship.Config, more *shipFlags) error {
-	err := errors.Join(more.validate(), cfg.Validate())
+	err := errors.Join(more.validate(), cfg.Validate(), cfg.Overwrites())
 	note := func(bad bool, text string) {
 		if bad {
 			err = errors.Join(err, errors.New("--follow: "+text))

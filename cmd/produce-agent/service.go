@@ -106,7 +106,7 @@ func runConfigured(cmd *cobra.Command, args []string, signals *signals, grace ti
 	if len(args) > 0 {
 		err = errors.Join(err, errors.New("FILE has no place beside --config: name it in the include of an input"))
 	}
-	if err = errors.Join(err, more.validate()); err != nil {
+	if err = errors.Join(err, more.validate(), ship.ValidateGrace(grace)); err != nil {
 		return err
 	}
 	load := func() (*config.Config, config.Problems) {
@@ -169,8 +169,12 @@ func serve(cmd *cobra.Command, signals *signals, cfg *config.Config, grace time.
 	}
 	metrics.Watch(service.Figures)
 	if cfg.Observe.Listen != "" {
+		setting := "observe.listen"
+		if more.metrics != "" {
+			setting = "--metrics-listen"
+		}
 		server, err := observe.Serve(observe.Config{
-			Listen: cfg.Observe.Listen, Setting: "observe.listen", Metrics: registry, Ready: service.Ready, Pprof: cfg.Observe.Pprof, Log: log,
+			Listen: cfg.Observe.Listen, Setting: setting, Metrics: registry, Ready: service.Ready, Pprof: cfg.Observe.Pprof, Log: log,
 		})
 		if err != nil {
 			log.Error("nobody can ask how it goes; records are shipped all the same", "error", err)

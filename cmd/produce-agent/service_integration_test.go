@@ -169,6 +169,8 @@ func TestServiceBadConfig(t *testing.T) {
 	f(stdinYAML, exitUsage, "--key=x", "--key has no place beside --config")
 	f(stdinYAML, exitUsage, "--sandbox", "--sandbox and --config")
 	f(stdinYAML, exitConfig, "--streams=99", "--streams", "1..64")
+	f(stdinYAML, exitUsage, "--grace=-1s", "--grace=-1s", "0..1h")
+	f(stdinYAML, exitUsage, "--progress=always", "--progress=always", "no end")
 	f(stdinYAML, exitUsage, "--api-secret-file="+filepath.Join(dir, "none"), "no such file")
 }
 

@@ -81,6 +81,8 @@ func (m *shipFlags) validate() error {
 		return fmt.Errorf("--output=%s: must be text or json", m.output)
 	case m.progress != "auto" && m.progress != "always" && m.progress != "never":
 		return fmt.Errorf("--progress=%s: must be auto, always or never", m.progress)
+	case m.progress == "always" && (m.config != "" || m.follow):
+		return errors.New("--progress=always: what follows its files has no end to progress to; see --metrics-listen")
 	case m.sandbox && m.config != "":
 		return errors.New("--sandbox and --config exclude each other: start a sandbox, and name its address in the file")
 	case m.dataDir != "" && m.config == "" && !m.follow:

@@ -120,7 +120,7 @@ func (c *Config) Validate() error {
 	note(c.MaxRecordBytes < 1e3 || c.MaxRecordBytes > 1e9, "--max-record-bytes=%s: must be 1KB..1GB", c.MaxRecordBytes.String())
 	note(c.Count < 0, "--count=%d: must be 0 (all) or more", c.Count)
 	note(c.Partition < -1, "--partition=%d: must be 0 or more, or -1 for none", c.Partition)
-	note(c.Grace < 0 || c.Grace > time.Hour, "--grace=%s: must be 0..1h", c.Grace)
+	all = append(all, ValidateGrace(c.Grace))
 	note(c.FromDeadLetter != "" && len(c.Files) > 0, "--from-dead-letter takes no further files")
 	note(c.FromDeadLetter != "" && c.Input == "records", "--from-dead-letter and --input=records exclude each other")
 	if c.FromDeadLetter == "" {
@@ -145,9 +145,18 @@ func (c *Config) Validate() error {
 	return errors.Join(all...)
 }
 
-// overwrites returns an error where a file to be written is one to be read, or
+// ValidateGrace is Validate for --grace alone, which goes with a configuration
+// file too.
+func ValidateGrace(d time.Duration) error {
+	if d < 0 || d > time.Hour {
+		return fmt.Errorf("--grace=%s: must be 0..1h", d)
+	}
+	return nil
+}
+
+// Overwrites returns an error where a file to be written is one to be read, or
 // two files to be written are one: it would be destroyed, or fed to itself.
-func (c *Config) overwrites() error {
+func (c *Config) Overwrites() error {
 	type named struct{ flag, path string }
 	inputs := []named{{"--from-dead-letter", c.FromDeadLetter}}
 	for _, f := range c.Files {

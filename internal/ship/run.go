@@ -120,7 +120,7 @@ func (r *Run) open() (err error) {
 	if r.cfg.DryRun {
 		return nil
 	}
-	if err := r.cfg.overwrites(); err != nil {
+	if err := r.cfg.Overwrites(); err != nil {
 		return err
 	}
 	if r.cfg.Reports != "" {
