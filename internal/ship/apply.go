@@ -104,8 +104,9 @@ func (s *Service) swap(cfg *config.Config) error {
 			if err := b.Close(); err != nil {
 				s.env.Log.Error("close the buffer", "route", name, "error", err)
 			}
-			s.books.read.Add(-b.Pending()) // counted again when it is opened again
 			s.mu.Lock()
+			s.countDamage()
+			s.books.read.Add(-b.Pending()) // counted again when it is opened again
 			delete(s.buffers, name)
 			s.mu.Unlock()
 		}
@@ -139,8 +140,9 @@ func (s *Service) changed(cfg *config.Config) parts {
 			}
 		}
 	}
+	alike := s.once == endsItself(cfg) // else what a run that is to end gives up, a service must not
 	for name, k := range s.clusters {
-		if now := cfg.Cluster(name); now == nil || !k.same(now, routesTo(cfg, name)) {
+		if now := cfg.Cluster(name); now == nil || !alike || !k.same(now, routesTo(cfg, name)) {
 			p.clusters[name] = true
 		}
 	}
@@ -162,7 +164,7 @@ func (s *Service) changed(cfg *config.Config) parts {
 // apply starts all of cfg that does not run.
 func (s *Service) apply(cfg *config.Config, _ parts) error {
 	s.mu.Lock()
-	s.cfg = cfg
+	s.cfg, s.once = cfg, endsItself(cfg)
 	s.mu.Unlock()
 	for _, c := range cfg.Clusters {
 		routes := routesTo(cfg, c.Name)

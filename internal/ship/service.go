@@ -105,7 +105,7 @@ func NewService(cfg *config.Config, env ServiceEnv) (*Service, error) {
 		pumps: map[string]*job{}, inputs: map[string]*input{}, gone: map[string]stream.Stats{}, ended: make(chan struct{}, 1),
 	}
 	s.hard, s.cancel = context.WithCancelCause(env.Hard)
-	s.once = !slices.ContainsFunc(cfg.Inputs, func(in config.Input) bool { return in.HTTP != nil || in.File != nil && in.File.Follow })
+	s.once = endsItself(cfg)
 	if err := s.open(); err != nil {
 		s.ending = true
 		ctx, cancel := context.WithTimeout(s.hard, env.Grace)
@@ -115,6 +115,11 @@ func NewService(cfg *config.Config, env ServiceEnv) (*Service, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// endsItself says whether all inputs of a configuration come to an end.
+func endsItself(cfg *config.Config) bool {
+	return !slices.ContainsFunc(cfg.Inputs, func(in config.Input) bool { return in.HTTP != nil || in.File != nil && in.File.Follow })
 }
 
 // open opens the data_dir and reports, and starts what the configuration says.

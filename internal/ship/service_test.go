@@ -324,3 +324,66 @@ func TestServiceReadyAfterOnePass(t *testing.T) {
 		t.Errorf("%+v", res)
 	}
 }
+
+// Streams of a run that is to end give up sooner than those of a service may.
+func TestServiceReloadGoesOn(t *testing.T) {
+	in, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	dir := t.TempDir()
+	yaml := strings.Replace(edgeYAML, "LISTEN", freeAddr(t), 1)
+	yaml = strings.Replace(yaml, "[edge]", "[in]", 1)
+	yaml = strings.Replace(yaml, "topic: t", "topic: t, retry: {max_attempts: 1}", 1)
+	both := strings.Replace(strings.Replace(yaml, "inputs:\n", "inputs:\n  in: {type: stdin}\n", 1), "[in]", "[in, edge]", 1)
+	var only []string
+	for line := range strings.Lines(both) {
+		if !strings.Contains(line, "type: http") {
+			only = append(only, strings.Replace(line, ", edge]", "]", 1))
+		}
+	}
+	a := startAgent(t, load(t, dir, "http://127.0.0.1:1", strings.Join(only, "")), func(e *ServiceEnv) { e.Stdin = in })
+	soon(t, "given up", func() bool { return a.clusters["main"].givenUp() != nil })
+	if err := a.Reload(load(t, dir, "http://127.0.0.1:1", both)); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, "asked again", func() bool { return strings.Count(a.log.String(), "will try again") >= 2 })
+	if err := a.clusters["main"].givenUp(); err != nil {
+		t.Errorf("given up: %v", err)
+	}
+	a.end()
+}
+
+// What a buffer has lost to damage is lost in the books, not pending, also when
+// a reload closes it before anybody asks.
+func TestServiceReloadDamagedBuffer(t *testing.T) {
+	dir := t.TempDir()
+	yaml := strings.Replace(edgeYAML, "LISTEN", freeAddr(t), 1)
+	yaml = strings.Replace(yaml, "after_delivery", "after_buffer", 1)
+	yaml = strings.Replace(yaml, "topic: t", "topic: t, buffer: {type: disk, max_bytes: 64MB}", 1)
+	cfg := load(t, dir, "http://127.0.0.1:1", yaml)
+	a := startAgent(t, cfg, nil)
+	if status := post(t, cfg.Inputs[0].HTTP.Listen, strings.Repeat("a\n", 100)); status != 200 {
+		t.Fatalf("status %d\n%s", status, a.log)
+	}
+	a.end()
+	files, err := filepath.Glob(filepath.Join(dir, "data", "buffer", "r", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if info, err := os.Stat(f); err == nil && info.Size() > 100 && !strings.Contains(filepath.Base(f), "ack") {
+			if err := os.Remove(f); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	a = startAgent(t, cfg, nil)
+	if err := a.Reload(load(t, dir, "http://127.0.0.1:1", strings.Replace(yaml, "64MB", "32MB", 1))); err != nil {
+		t.Fatal(err)
+	}
+	if sum := a.end(); sum.Read != 100 || sum.Rejected != 100 || sum.Pending != 0 {
+		t.Errorf("%+v\n%v", sum.Summary, files)
+	}
+}
