@@ -32,7 +32,6 @@ type sink struct {
 	buffers bool // everything goes to the buffer first
 	refuses bool // what cannot be taken now goes back to its origin
 	stdin   bool // what is not taken nobody else has
-	raw     bool // rejected payloads are whole REST v3 records
 	read    atomic.Int64
 	pending atomic.Int64 // taken and not settled
 
@@ -174,7 +173,7 @@ func (k *sink) Reject(route int32, topic string, pos record.Position, payload []
 	k.pending.Add(1)
 	k.s.books.read.Add(1)
 	k.s.books.refusedHere(why.Code)
-	d := refused(k.raw, pos, payload)
+	d := refused(false, pos, payload)
 	k.s.keep(&d, route, topic, pos, stream.Rejection{Code: why.Code, Reason: why.Reason, Message: why.Message})
 	return nil
 }
