@@ -136,6 +136,8 @@ type HTTPInput struct {
 	AllowTopics    []string      `key:"allow_topics"`
 	MaxBody        Size          `key:"max_body" range:"1KB..10GB"`
 	MaxInFlight    Size          `key:"max_in_flight" range:"64KB..64GB"`
+	StripCR        bool          `key:"strip_cr"`
+	SkipEmpty      bool          `key:"skip_empty"`
 	MaxConnections int           `key:"max_connections" range:"1..1000000"`
 	HeaderTimeout  time.Duration `key:"header_timeout" range:"100ms..10m"`
 	IdleTimeout    time.Duration `key:"idle_timeout" range:"1s..24h"`

@@ -31,7 +31,7 @@ inputs:
   f: {type: file, include: ["/a/*.log", "${env:KEY}/b"], exclude: "*.gz", read_from: end, follow: false, follow_symlinks: true,
     multiline: {start: '^\d "x"', timeout: 5s}, strip_cr: true, skip_empty: true, max_open_files: 9, idle_close: 1h, poll: 2s}
   h: {type: http, listen: "0.0.0.0:1", accept: [text], respond: after_buffer, respond_timeout: 5s, allow_topics: ["a-*", "*"], max_body: 1MB,
-    max_in_flight: 2MB, max_connections: 7, header_timeout: 1s, idle_timeout: 2s, auth: {type: bearer, token: "canary$${x}"},
+    max_in_flight: 2MB, strip_cr: true, skip_empty: true, max_connections: 7, header_timeout: 1s, idle_timeout: 2s, auth: {type: bearer, token: "canary$${x}"},
     tls: {cert_file: /etc/cert.pem, key_file: /etc/key.pem, client_ca_file: /etc/ca.pem}}
   i: {type: http, listen: "[::]:2", insecure_listen: true, auth: {type: bearer, token_file: /run/secret}}
   s: {type: stdin, strip_cr: true}

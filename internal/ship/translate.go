@@ -128,6 +128,7 @@ func listenConfig(in config.Input, k *cluster, routes []config.Route) (listener.
 		Name: in.Name, Listen: h.Listen, Accept: h.Accept, AfterBuffer: h.Respond == "after_buffer", RespondTimeout: h.RespondTimeout,
 		MaxBody: int64(h.MaxBody), MaxInFlight: int64(h.MaxInFlight), MaxConnections: h.MaxConnections,
 		HeaderTimeout: h.HeaderTimeout, IdleTimeout: h.IdleTimeout,
+		StripCR: h.StripCR, SkipEmpty: h.SkipEmpty,
 		AllowTopics: h.AllowTopics, ClusterID: k.id, InsecureListen: h.InsecureListen,
 	}
 	if len(c.AllowTopics) == 0 { // what the route that takes them may produce to
