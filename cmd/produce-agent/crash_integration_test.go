@@ -43,8 +43,9 @@ func seeded(t testing.TB) *rand.Rand {
 }
 
 // final is how many records at most became final since the last checkpoint:
-// those of its 100 ms, and of as long again for writing it on a busy machine.
-func (o *oracle) final() int { return o.recent(250 * time.Millisecond) }
+// those of its 100 ms, and of some more for writing it on a busy machine. A
+// checkpoint that is not written would cost far more, all that ever was.
+func (o *oracle) final() int { return o.recent(500 * time.Millisecond) }
 
 // The agent is killed under full load, over and over: nothing is lost, and no
 // more is there twice than was on its way or final since the last checkpoint.
@@ -54,7 +55,8 @@ func TestOracleKill(t *testing.T) {
 	kills := times(t, "ORACLE_KILLS", 10)
 	rnd := seeded(t)
 	o := newOracle(t, 300, nil)
-	x := newSite(t, o, everyYAML)
+	o.spoil = 20
+	x := newSite(t, o, strings.ReplaceAll(everyYAML, "topic: t,", "topic: t, decode: json,"))
 	l := newLoad(t)
 	for i := range 3 {
 		l.appendTo(t, o, x.log(fmt.Sprintf("%d.log", i)), 100, 5*time.Millisecond)
@@ -67,9 +69,9 @@ func TestOracleKill(t *testing.T) {
 		p, _ := x.start()
 		p.until(`"listening"`)
 		time.Sleep(between(rnd, 200*time.Millisecond, 2*time.Second))
-		p.kill()
 		bar += streams*window + o.final()
 		strict += streams*window + o.recent(100*time.Millisecond)
+		p.kill()
 	}
 	p, at := x.start()
 	time.Sleep(200 * time.Millisecond)
@@ -77,9 +79,10 @@ func TestOracleKill(t *testing.T) {
 	v := o.settle(t, 0, bar+int(o.again.Load()))
 	t.Logf("%d kills: %d twice, of %d that were on their way or final within 100 ms", kills, v.dup, strict)
 	r := drained(t, p, at)
-	if r.Rejected != 0 || r.Pending != 0 {
+	if r.Pending != 0 {
 		t.Errorf("%+v\n%s", r.Summary, r.err)
 	}
+	o.buried(t, filepath.Join(x.data, "dead"))
 	// The books go on: what was final is nobody's any more.
 	p, at = x.start()
 	if r = drained(t, p, at); r.Read != 0 {

@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -37,12 +38,16 @@ type oracle struct {
 	box *sandbox.Sandbox
 	pad int // longest filler of a payload
 
+	spoil int // every so many-th group of records has one that no cluster takes; 0: none
+
 	again atomic.Int64 // records that clients sent again because they had no answer
 
 	mu      sync.Mutex
 	sources []*oracleSource
 	wrong   []string
 	topics  map[string]int
+	groups  int
+	poison  map[int]bool // what was made to be rejected, and whether it was accepted
 	began   time.Time
 	slots   []int // records stored, by slot of 10 ms since began
 }
@@ -57,7 +62,7 @@ type oracleSource struct {
 // newOracle starts a sandbox and the oracle that listens to it.
 func newOracle(t testing.TB, pad int, set func(*sandbox.Config)) *oracle {
 	t.Helper()
-	o := &oracle{pad: pad, topics: map[string]int{}, began: time.Now()}
+	o := &oracle{pad: pad, topics: map[string]int{}, poison: map[int]bool{}, began: time.Now()}
 	o.box = o.another(t, set)
 	return o
 }
@@ -123,6 +128,69 @@ func (o *oracle) next(s, n int) (lines []byte, from int) {
 		lines = append(o.payload(lines, s, from+i), '\n')
 	}
 	return lines, from
+}
+
+// spoiled adds a record that is to end in the dead letter, when it is time for
+// one. accepted is to be called once the agent has taken it.
+func (o *oracle) spoiled(lines []byte) (more []byte, accepted func()) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.groups++
+	if o.spoil == 0 || o.groups%o.spoil > 0 {
+		return lines, func() {}
+	}
+	id := len(o.poison)
+	o.poison[id] = false
+	return fmt.Appendf(lines, `{"poison":%d,"open":[1,2}`+"\n", id), func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.poison[id] = true
+	}
+}
+
+// buried checks that the dead letters below dir hold all that was made to be
+// rejected and accepted, and no line that is not whole.
+func (o *oracle) buried(t testing.TB, dir string) {
+	t.Helper()
+	found, again := map[int]bool{}, 0
+	names, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		raw, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(raw)) {
+			var d struct{ Record string }
+			var p struct{ Poison int }
+			if err := json.Unmarshal([]byte(line), &d); err != nil {
+				t.Errorf("%s: %v: %.200s", filepath.Base(name), err, line)
+				continue
+			}
+			if _, err := fmt.Sscanf(d.Record, `{"poison":%d,`, &p.Poison); err != nil {
+				t.Errorf("%s has what was to be delivered: %.200s", filepath.Base(name), line)
+				continue
+			}
+			if found[p.Poison] {
+				again++
+			}
+			found[p.Poison] = true
+		}
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	lost := 0
+	for id, accepted := range o.poison {
+		if accepted && !found[id] {
+			lost++
+		}
+	}
+	t.Logf("%d records were made to be rejected, %d are in the dead letters, %d more than once", len(o.poison), len(found), again)
+	if lost > 0 {
+		t.Errorf("%d rejected records are in no dead letter", lost)
+	}
 }
 
 // accept notes that the agent has taken n records of s.
@@ -291,11 +359,13 @@ func (l *load) writeTo(t testing.TB, o *oracle, f io.Writer, each int, every tim
 	l.all.Go(func() {
 		for l.ctx.Err() == nil {
 			lines, from := o.next(s, each)
+			lines, accepted := o.spoiled(lines)
 			if _, err := f.Write(lines); err != nil {
 				t.Error(err)
 				return
 			}
 			o.accept(s, from, each)
+			accepted()
 			sleep(l.ctx, every)
 		}
 	})
@@ -310,10 +380,12 @@ func (l *load) post(t testing.TB, o *oracle, addr string, each int, every time.D
 		defer client.CloseIdleConnections()
 		for l.ctx.Err() == nil {
 			lines, from := o.next(s, each)
+			lines, accepted := o.spoiled(lines)
 			for l.ctx.Err() == nil {
 				status, _, err := give(l.ctx, client, addr, lines)
 				if status/100 == 2 {
 					o.accept(s, from, each)
+					accepted()
 					break
 				}
 				if status != 0 && status != http.StatusServiceUnavailable {

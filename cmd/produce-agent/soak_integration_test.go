@@ -20,8 +20,8 @@ inputs:
   files: {type: file, include: ["LOGS/*.log*"], poll: 100ms}
   edge: {type: http, listen: "LISTEN", respond: after_buffer, respond_timeout: 5s}
 routes:
-  - {name: files, inputs: [files], topic: t, spill: never, retry: {max: 500ms, max_attempts: 1000}}
-  - {name: edge, inputs: [edge], topic: t, buffer: {type: disk, max_bytes: 64MB}, retry: {max: 500ms, max_attempts: 1000}}
+  - {name: files, inputs: [files], topic: t, spill: never, value: {type: JSON}, retry: {max: 500ms, max_attempts: 1000}}
+  - {name: edge, inputs: [edge], topic: t, value: {type: JSON}, buffer: {type: disk, max_bytes: 64MB}, retry: {max: 500ms, max_attempts: 1000}}
 `
 
 // rotated is a log file that is written and rotated.
@@ -100,6 +100,7 @@ func TestOracleSoak(t *testing.T) {
 		t.Skip("SOAK_TIME says how long, as in SOAK_TIME=10m")
 	}
 	k := &soak{t: t, rnd: seeded(t), o: newOracle(t, 300, nil), did: map[string]int{}}
+	k.o.spoil = 10
 	k.x = newSite(t, k.o, soakYAML)
 	k.small = tmpfs(t, k.x.data, 192<<20)
 	l := newLoad(t)
@@ -140,6 +141,7 @@ func TestOracleSoak(t *testing.T) {
 		t.Errorf("%+v\n%s", r.Summary, r.err)
 	}
 	k.o.settle(t, 0, k.bar+int(k.o.again.Load()))
+	k.o.buried(t, filepath.Join(k.x.data, "dead"))
 }
 
 // has says whether a record is stored.
