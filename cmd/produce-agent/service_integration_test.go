@@ -326,3 +326,64 @@ func TestServiceReloads(t *testing.T) {
 	}
 	onceEach(t, s, in, "t", "u")
 }
+
+// No secret of the configuration or of a client is in a log, a metric, a
+// profile, the name of a file or what check prints.
+func TestServiceKeepsSecrets(t *testing.T) {
+	const password, token, wrong = "canary-password-1", "canary-token-22", "canary-wrong-333"
+	secret := write(t, "secret", password+"\n")
+	s := startBoxWith(t, func(c *sandbox.Config) { c.Credentials = map[string]string{"key": "another"} })
+	dir := filepath.Join(t.TempDir(), "data")
+	yaml := strings.NewReplacer(
+		`{rest_endpoint: "ENDPOINT"}`, `{rest_endpoint: "ENDPOINT", auth: {username: key, password: "${file:`+secret+`}"}}`,
+		"RESPOND}", "after_buffer, auth: {type: bearer, token: "+token+"}}",
+		"observe: {", "observe: {pprof: true, ",
+	).Replace(httpYAML)
+	path := agentFile(t, dir, s.URL(), yaml)
+	p, metrics := service(t, path, nil, "-v", "--grace", "1s")
+	at := p.listens()
+	for _, given := range []string{token, wrong} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+at+"/ingest?token="+given, strings.NewReader("a\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+given)
+		req.Header.Set("Content-Type", "text/plain")
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if want := map[string]int{token: 200, wrong: 401}[given]; resp.StatusCode != want {
+			t.Errorf("status %d, want %d", resp.StatusCode, want)
+		}
+	}
+	eventually(t, "the cluster refuses the password", func() bool {
+		_, why := ask(t, metrics, "/readyz")
+		return strings.Contains(why, "401")
+	})
+	var said strings.Builder
+	for _, what := range []string{"/metrics", "/readyz", "/debug/pprof/cmdline", "/debug/pprof/goroutine?debug=2"} {
+		_, body := ask(t, metrics, what)
+		said.WriteString(body)
+	}
+	p.signal(syscall.SIGTERM)
+	r := p.ran()
+	said.WriteString(r.out + r.err)
+	if err := filepath.WalkDir(dir, func(name string, _ os.DirEntry, err error) error {
+		said.WriteString(name + "\n")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	c := begin(t, nil, nil, "check", "--print", "--connect", path).ran()
+	said.WriteString(c.out + c.err)
+	for _, canary := range []string{password, token, wrong} {
+		if i := strings.Index(said.String(), canary); i >= 0 {
+			t.Errorf("%s is told: …%s", canary, said.String()[max(0, i-200):i+len(canary)])
+		}
+	}
+	if c.status != exitDenied || r.Read != 1 || r.Buffered != 1 {
+		t.Errorf("check %d, %+v\n%s", c.status, r.Summary, c.err)
+	}
+}
