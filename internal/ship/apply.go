@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/produce-agent/produce-agent/internal/config"
 )
@@ -153,7 +154,7 @@ func (s *Service) changed(cfg *config.Config) parts {
 	}
 	for name, in := range s.inputs {
 		now := cfg.Input(name)
-		if now == nil || !reflect.DeepEqual(in.cfg, *now) || !reflect.DeepEqual(in.routes, routesFrom(cfg, name)) ||
+		if now == nil || !reflect.DeepEqual(in.cfg, *now) || in.files != certificates(now) || !reflect.DeepEqual(in.routes, routesFrom(cfg, name)) ||
 			slices.ContainsFunc(in.routes, func(r config.Route) bool { return p.routes[r.Name] }) {
 			p.inputs[name] = true
 		}
@@ -318,6 +319,31 @@ func (s *Service) inputNames() []string {
 		names = append(names, name)
 	}
 	return names
+}
+
+// certificates tells whether the files that an input's TLS is made of are what
+// they were: a reload takes renewed ones.
+func certificates(in *config.Input) string {
+	if in.HTTP == nil {
+		return ""
+	}
+	return states(in.HTTP.TLS.CertFile, in.HTTP.TLS.KeyFile, in.HTTP.TLS.ClientCAFile)
+}
+
+// states tells files from what they were before they were written again.
+func states(paths ...string) string {
+	var b strings.Builder
+	for _, path := range paths {
+		if path == "" {
+			continue
+		}
+		if info, err := os.Stat(path); err != nil {
+			fmt.Fprintln(&b, path, err)
+		} else {
+			fmt.Fprintln(&b, path, info.Size(), info.ModTime().UnixNano())
+		}
+	}
+	return b.String()
 }
 
 // makeDir makes a directory that only its owner may look into.

@@ -16,6 +16,7 @@ import (
 // until its endpoint has said where it is and which cluster it serves.
 type cluster struct {
 	cfg    config.Cluster
+	files  string         // the state of its certificates
 	routes []config.Route // that produce to it: their retry and ordering are the pool's
 	log    *slog.Logger
 
@@ -48,7 +49,7 @@ func poolConfig(c *config.Cluster, routes []config.Route) stream.Config {
 // startCluster begins to look for the endpoint, as long as it takes.
 func (s *Service) startCluster(c config.Cluster, routes []config.Route) *cluster {
 	ctx, cancel := context.WithCancel(s.hard)
-	k := &cluster{cfg: c, routes: routes, log: s.env.Log.With("cluster", c.Name), ready: make(chan struct{}), stopped: make(chan struct{}), cancel: cancel}
+	k := &cluster{cfg: c, files: states(c.TLS.CAFile, c.TLS.CertFile, c.TLS.KeyFile), routes: routes, log: s.env.Log.With("cluster", c.Name), ready: make(chan struct{}), stopped: make(chan struct{}), cancel: cancel}
 	cfg := poolConfig(&c, routes)
 	cfg.Reports, cfg.OneShot = s.reports != nil, s.once
 	observe := s.env.Latency(c.Name)
@@ -182,7 +183,7 @@ func (k *cluster) givenUp() error {
 
 // same says whether a changed configuration changes nothing for this cluster.
 func (k *cluster) same(c *config.Cluster, routes []config.Route) bool {
-	return reflect.DeepEqual(k.cfg, *c) && poolConfig(&k.cfg, k.routes) == poolConfig(c, routes)
+	return reflect.DeepEqual(k.cfg, *c) && k.files == states(c.TLS.CAFile, c.TLS.CertFile, c.TLS.KeyFile) && poolConfig(&k.cfg, k.routes) == poolConfig(c, routes)
 }
 
 // stop drains the pool until ctx ends and returns what it still holds to its

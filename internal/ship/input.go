@@ -18,6 +18,7 @@ import (
 // input is a running input.
 type input struct {
 	cfg    config.Input
+	files  string // the state of its certificates
 	routes []config.Route
 	sink   *sink
 	router *ingest.Router
@@ -33,7 +34,7 @@ type input struct {
 
 // openInput makes what of an input may fail for a wrong setting.
 func (s *Service) openInput(c config.Input, routes []config.Route) (in *input, err error) {
-	in = &input{cfg: c, routes: routes, sink: &sink{s: s, lanes: map[int32]*lane{}}}
+	in = &input{cfg: c, files: certificates(&c), routes: routes, sink: &sink{s: s, lanes: map[int32]*lane{}}}
 	ctx, give := context.WithCancelCause(s.hard)
 	in.sink.ctx, in.give = ctx, give
 	defer func() {

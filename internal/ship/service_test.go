@@ -2,10 +2,17 @@ package ship
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -386,4 +393,58 @@ func TestServiceReloadDamagedBuffer(t *testing.T) {
 	if sum := a.end(); sum.Read != 100 || sum.Rejected != 100 || sum.Pending != 0 {
 		t.Errorf("%+v\n%v", sum.Summary, files)
 	}
+}
+
+// certify writes a key and a certificate of that number for it.
+func certify(t testing.TB, cert, key string, serial int64) {
+	t.Helper()
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{SerialNumber: big.NewInt(serial), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{{127, 0, 0, 1}}}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, &k.PublicKey, k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, b := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: private}} {
+		if err := os.WriteFile(path, pem.EncodeToMemory(b), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A reload takes certificates that were renewed, though the configuration is
+// what it was; nothing else is stopped.
+func TestServiceReloadTakesCertificates(t *testing.T) {
+	s := startBox(t, nil)
+	dir, at := t.TempDir(), freeAddr(t)
+	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	certify(t, cert, key, 1)
+	yaml := strings.Replace(edgeYAML, `"LISTEN"`, `"`+at+`", tls: {cert_file: DIR/cert.pem, key_file: DIR/key.pem}`, 1)
+	cfg := load(t, dir, s.URL(), yaml)
+	a := startAgent(t, cfg, nil)
+	serial := func() int64 {
+		t.Helper()
+		c, err := tls.Dial("tcp", at, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec,noctx // which one it is, is all there is to see
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		return c.ConnectionState().PeerCertificates[0].SerialNumber.Int64()
+	}
+	was := a.inputs["edge"]
+	if err := a.Reload(cfg); err != nil || serial() != 1 || a.inputs["edge"] != was {
+		t.Errorf("nothing has changed: %v, certificate %d", err, serial())
+	}
+	k := a.clusters["main"]
+	certify(t, cert, key, 2)
+	if err := a.Reload(cfg); err != nil || serial() != 2 || a.clusters["main"] != k {
+		t.Errorf("renewed: %v, certificate %d", err, serial())
+	}
+	a.end()
 }
