@@ -107,6 +107,7 @@ func (s *Service) swap(cfg *config.Config) error {
 			}
 			s.mu.Lock()
 			s.countDamage()
+			s.goneBuf[name] = s.buffered(name)
 			s.books.read.Add(-b.Pending()) // counted again when it is opened again
 			delete(s.buffers, name)
 			s.mu.Unlock()
@@ -299,7 +300,10 @@ func (s *Service) stopInputs(names []string, why error) (stopped []*input) {
 	defer s.mu.Unlock()
 	for _, name := range names {
 		if in := s.inputs[name]; in != nil {
-			s.goneRead += in.bytesRead()
+			was := s.goneIn[name]
+			was.Records += in.sink.read.Load()
+			was.Bytes += in.bytesRead()
+			s.goneIn[name] = was
 			delete(s.inputs, name)
 		}
 	}

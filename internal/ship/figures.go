@@ -125,15 +125,12 @@ func (s *Service) Figures() Figures {
 		f.Clusters = append(f.Clusters, c)
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.buffers)) {
-		st := s.buffers[name].Stats()
-		f.Routes = append(f.Routes, RouteFigures{
-			Name: name, Bytes: st.Bytes, Capacity: st.Capacity, Pending: st.Pending, Oldest: st.OldestAge,
-			Dropped: st.DroppedOldest + st.DroppedNewest, Damaged: st.CorruptRecords, SyncErrors: st.SyncErrors,
-		})
+		f.Routes = append(f.Routes, s.buffered(name))
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.inputs)) {
 		in := s.inputs[name]
-		one := InputFigures{Name: name, Records: in.sink.read.Load(), Bytes: in.bytesRead(), Lag: -1}
+		was := s.goneIn[name]
+		one := InputFigures{Name: name, Records: was.Records + in.sink.read.Load(), Bytes: was.Bytes + in.bytesRead(), Lag: -1}
 		if in.tail != nil {
 			one.Lag = in.tail.Stats().Lag
 			if s.cfg.DataDir != "" {
@@ -147,6 +144,17 @@ func (s *Service) Figures() Figures {
 		f.Rejected[[2]string{s.route(why.route).name, why.reason}] += n
 	}
 	return f
+}
+
+// buffered returns the figures of a route's buffer, with the counters of those
+// it had before. Called with mu held.
+func (s *Service) buffered(route string) RouteFigures {
+	st, was := s.buffers[route].Stats(), s.goneBuf[route]
+	return RouteFigures{
+		Name: route, Bytes: st.Bytes, Capacity: st.Capacity, Pending: st.Pending, Oldest: st.OldestAge,
+		Dropped: was.Dropped + st.DroppedOldest + st.DroppedNewest, Damaged: was.Damaged + st.CorruptRecords,
+		SyncErrors: was.SyncErrors + st.SyncErrors,
+	}
 }
 
 // countDamage takes into the books what buffers found they cannot read. Called
@@ -177,7 +185,10 @@ func (s *Service) Summary() Summary {
 		st = added(st, s.stats(name))
 	}
 	sum := s.books.summary(st, s.began, cpuSeconds()-s.cpu0)
-	sum.BytesRead = s.goneRead
+	sum.BytesRead = 0
+	for _, was := range s.goneIn {
+		sum.BytesRead += was.Bytes
+	}
 	for _, in := range s.inputs {
 		sum.BytesRead += in.bytesRead()
 	}

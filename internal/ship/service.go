@@ -66,7 +66,8 @@ type Service struct {
 	inputs   map[string]*input
 	ending   bool
 	gone     map[string]stream.Stats // of pools that were replaced, by cluster
-	goneRead int64                   // bytes read by inputs that were replaced
+	goneIn   map[string]InputFigures // counters of inputs that were replaced
+	goneBuf  map[string]RouteFigures // counters of buffers that were closed, by route
 	reload   int                     // -1 the last one failed, 1 it worked, 0 there was none
 	partial  error                   // why not all of the configuration runs, after a reload that could not be undone
 	ended    chan struct{}           // one token: an input has ended
@@ -102,7 +103,8 @@ func NewService(cfg *config.Config, env ServiceEnv) (*Service, error) {
 	s := &Service{
 		outcomes: newOutcomes(), env: env, began: time.Now(), cpu0: cpuSeconds(), cfg: cfg,
 		clusters: map[string]*cluster{}, lanes: map[string]*lane{}, buffers: map[string]*buffer{}, dead: map[string]*deadLetter{},
-		pumps: map[string]*job{}, inputs: map[string]*input{}, gone: map[string]stream.Stats{}, ended: make(chan struct{}, 1),
+		pumps: map[string]*job{}, inputs: map[string]*input{}, gone: map[string]stream.Stats{},
+		goneIn: map[string]InputFigures{}, goneBuf: map[string]RouteFigures{}, ended: make(chan struct{}, 1),
 	}
 	s.hard, s.cancel = context.WithCancelCause(env.Hard)
 	s.once = endsItself(cfg)

@@ -448,3 +448,27 @@ func TestServiceReloadTakesCertificates(t *testing.T) {
 	}
 	a.end()
 }
+
+// Counters never fall: what replaced inputs and buffers counted goes on.
+func TestServiceReloadKeepsCounters(t *testing.T) {
+	s := startBox(t, nil)
+	dir, at := t.TempDir(), freeAddr(t)
+	yaml := strings.Replace(edgeYAML, "LISTEN", at, 1)
+	yaml = strings.Replace(yaml, "topic: t", "topic: t, buffer: {type: disk, max_bytes: 64MB}", 1)
+	a := startAgent(t, load(t, dir, s.URL(), yaml), nil)
+	for i, size := range []string{"32MB", "48MB", "64MB"} {
+		if post(t, at, "a\nb\n") != 200 {
+			t.Fatalf("refused\n%s", a.log)
+		}
+		if err := a.Reload(load(t, dir, s.URL(), strings.Replace(yaml, "64MB", size, 1))); err != nil {
+			t.Fatal(err)
+		}
+		f := a.Figures()
+		if in := f.Inputs[0]; in.Records != int64(2*i+2) || in.Bytes < in.Records*2 || f.Clusters[0].Sent != in.Records {
+			t.Errorf("after %d: %+v, %d sent", i+1, in, f.Clusters[0].Sent)
+		}
+	}
+	if res := a.end(); res.BytesRead < 12 || res.Delivered != 6 {
+		t.Errorf("%+v", res)
+	}
+}
