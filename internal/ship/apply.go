@@ -102,6 +102,10 @@ func (s *Service) swap(cfg *config.Config) error {
 		// find it when it is settled.
 		was, now := routeOf(s.cfg, name), routeOf(cfg, name)
 		if b := s.buffers[name]; b != nil && (now == nil || was.Buffer != now.Buffer) {
+			if l := s.lanes[name]; l != nil {
+				l.dead.settle(ctx)
+			}
+			s.origins.shut(b.source)
 			if err := b.Close(); err != nil {
 				s.env.Log.Error("close the buffer", "route", name, "error", err)
 			}

@@ -108,6 +108,18 @@ func (d *deadLetter) taken(l *rejected) {
 	d.room.Broadcast()
 }
 
+// settle waits until nothing waits for the disk, or ctx ends.
+func (d *deadLetter) settle(ctx context.Context) {
+	for {
+		d.mu.Lock()
+		left := d.waiting
+		d.mu.Unlock()
+		if left == 0 || pause(ctx, 5*time.Millisecond) != nil {
+			return
+		}
+	}
+}
+
 // weight is about what l holds in memory, in bytes.
 func weight(l *rejected) int {
 	n := 512 + len(l.Message) + len(l.Envelope)
@@ -209,6 +221,9 @@ func (d *deadLetter) run() {
 		}
 		written := d.write(lines.Bytes())
 		for i := range group {
+			if written {
+				d.kept(&group[i])
+			}
 			d.taken(&group[i])
 		}
 		if !written {
@@ -216,9 +231,6 @@ func (d *deadLetter) run() {
 				d.taken(&l)
 			}
 			return
-		}
-		for i := range group {
-			d.kept(&group[i])
 		}
 	}
 }

@@ -15,6 +15,7 @@ const (
 	fromFile                      // the file: it is read again from where it was left
 	fromRequest                   // the client: it is told, and asks again
 	fromBuffer                    // the buffer
+	fromClosed                    // a buffer that is closed: it gives the record again when it is opened
 )
 
 // origins numbers who answers for records: a Position's Source is an index.
@@ -68,6 +69,13 @@ func (o *origins) add(one ingest.Origin, kind originKind, k *sink) int32 {
 	}
 	o.all = append(o.all, origin{one, kind, k})
 	return int32(len(o.all) - 1)
+}
+
+// shut says that a buffer takes no word about its records any more.
+func (o *origins) shut(src int32) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.all[src].kind = fromClosed
 }
 
 func (o *origins) get(src int32) origin {

@@ -88,8 +88,11 @@ func (o *outcomes) keep(d *ingest.DeadLetter, route int32, topic string, pos rec
 
 // kept is called once a rejected record's line is synced.
 func (o *outcomes) kept(r *rejected) {
-	o.books.reject(r.route, r.Topic, r.Reason)
 	origin := o.origins.get(r.pos.Source)
+	if origin.kind == fromClosed {
+		return // not read, as the books have it, and rejected once it is
+	}
+	o.books.reject(r.route, r.Topic, r.Reason)
 	origin.Rejected(r.pos, r.ErrorCode, r.Message)
 	origin.settled(1)
 }

@@ -16,6 +16,7 @@ import (
 type buffer struct {
 	*spool.Spool
 	route   atomic.Int32 // its lane
+	source  int32        // what positions call it
 	damaged int64        // counted in the books so far; guarded by Service.mu
 }
 

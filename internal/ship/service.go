@@ -383,7 +383,8 @@ func (s *Service) openBuffer(r *config.Route, id int32) (*buffer, error) {
 	if b.Spool, err = spool.Open(c, s.env.Log); err != nil {
 		return nil, fmt.Errorf("buffer of route %s: %w", r.Name, err)
 	}
-	b.SetSource(s.origins.add(b.Spool, fromBuffer, nil))
+	b.source = s.origins.add(b.Spool, fromBuffer, nil)
+	b.SetSource(b.source)
 	s.books.read.Add(b.Stats().Opened)
 	return b, nil
 }

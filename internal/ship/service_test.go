@@ -472,3 +472,39 @@ func TestServiceReloadKeepsCounters(t *testing.T) {
 		t.Errorf("%+v", res)
 	}
 }
+
+// A rejected record whose dead letter cannot be written when its buffer is
+// closed is the buffer's, and in the books once.
+func TestServiceReloadWithRejectionsWaiting(t *testing.T) {
+	s := startBox(t, func(c *sandbox.Config) {
+		c.Faults = sandbox.Faults{{Kind: sandbox.FaultReport, Code: 50002, Contains: "bad"}}
+	})
+	dir, at := t.TempDir(), freeAddr(t)
+	yaml := strings.Replace(edgeYAML, "LISTEN", at, 1)
+	yaml = strings.Replace(yaml, "after_delivery", "after_buffer", 1)
+	yaml = strings.Replace(yaml, "topic: t", "topic: t, buffer: {type: disk, max_bytes: 64MB}, retry: {max_attempts: 1}, dead_letter: {path: DIR/d.ndjson, max_bytes: 1MB}", 1)
+	a := startAgent(t, load(t, dir, s.URL(), yaml), func(e *ServiceEnv) { e.Grace = 200 * time.Millisecond })
+	if status := post(t, at, strings.Repeat("bad "+strings.Repeat("x", 1000)+"\n", 1000)); status != 200 {
+		t.Fatalf("status %d", status)
+	}
+	soon(t, "full", func() bool { return strings.Contains(strings.Join(a.Ready(), " "), "dead letter is full") })
+	if err := a.Reload(load(t, dir, s.URL(), strings.Replace(yaml, "64MB", "32MB", 1))); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "d.ndjson")); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, "all are rejected", func() bool {
+		sum := a.Summary()
+		if sum.Pending < 0 {
+			t.Fatalf("%+v", sum)
+		}
+		if strings.Contains(strings.Join(a.Ready(), " "), "dead letter is full") {
+			os.Remove(filepath.Join(dir, "d.ndjson"))
+		}
+		return sum.Rejected == 1000
+	})
+	if res := a.end(); res.Rejected != 1000 || res.Pending != 0 {
+		t.Errorf("%+v", res)
+	}
+}
