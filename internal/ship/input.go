@@ -51,7 +51,7 @@ func (s *Service) openInput(c config.Input, routes []config.Route) (in *input, e
 	if in.router, err = s.router(c, routes, lanes, in.sink); err != nil {
 		return nil, err
 	}
-	log := s.env.Log.With("input", c.Name)
+	log := s.env.Log // they say which input they are
 	switch {
 	case c.File != nil:
 		cfg, err := tailConfig(c, routes)
@@ -69,7 +69,7 @@ func (s *Service) openInput(c config.Input, routes []config.Route) (in *input, e
 		if in.listener, err = listener.New(cfg, in.router, registry{s.origins, fromRequest, in.sink}, log); err != nil {
 			return nil, err
 		}
-		log.Info("listening", "address", in.listener.Addr().String(), "respond", c.HTTP.Respond)
+		log.Info("listening", "input", c.Name, "address", in.listener.Addr().String(), "respond", c.HTTP.Respond)
 	default:
 		in.sink.buffers, in.sink.stdin = true, true
 	}
