@@ -387,3 +387,80 @@ func TestServiceKeepsSecrets(t *testing.T) {
 		t.Errorf("check %d, %+v\n%s", c.status, r.Summary, c.err)
 	}
 }
+
+// Two clusters, routes by field, topics by template, keys, headers and
+// tombstones: one file through all of it, read once and the end.
+func TestServiceRoutes(t *testing.T) {
+	audit := startBoxWith(t, func(c *sandbox.Config) { c.Topics = []sandbox.Topic{{Name: "audit", Partitions: 1}} })
+	logs := startBoxWith(t, func(c *sandbox.Config) { c.AutoCreate = true })
+	dir := t.TempDir()
+	in := `{"kind":"audit","user":"u1","ts":1700000000}
+{"kind":"log","tenant":"a","user":"u2"}
+{"kind":"log","tenant":"b","gone":true,"user":"u3"}
+{"kind":"log","tenant":"no such topic!"}
+{"kind":"log"}
+not JSON
+{"kind":"other"}
+`
+	if err := os.WriteFile(filepath.Join(dir, "in.log"), []byte(in), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	path := write(t, "agent.yaml", strings.NewReplacer("DIR", dir, "AUDIT", audit.URL(), "LOGS", logs.URL()).Replace(`
+data_dir: DIR/data
+clusters:
+  audit: {rest_endpoint: "AUDIT"}
+  logs: {rest_endpoint: "LOGS"}
+inputs:
+  files: {type: file, include: ["DIR/*.log"], follow: false}
+routes:
+  - name: audit
+    cluster: audit
+    match: {field: kind, equals: audit}
+    topic: audit
+    key: {field: user}
+    timestamp: {field: ts, format: unix}
+  - name: logs
+    cluster: logs
+    match: {field: kind, in: [log]}
+    topic: "logs-{{ .tenant }}"
+    headers: {from: "{{ .input }}:{{ .file_name }}", user: "{{ .user }}"}
+    null: {field: gone, equals: "true"}
+`))
+	p := begin(t, nil, nil, "ship", "-o", "json", "--config", path, "--metrics-listen", "127.0.0.1:0")
+	r := p.ran()
+	r.want(t, exitRejected, 7, 3, 4, 0)
+	show := func(s *sandbox.Sandbox, topic string) string {
+		var b strings.Builder
+		for _, r := range stored(t, s, topic) {
+			fmt.Fprintf(&b, "%q %q %v", r.Key, r.Value, r.Timestamp.Unix() == 1_700_000_000)
+			for _, h := range r.Headers {
+				fmt.Fprintf(&b, " %s=%s", h.Name, h.Value)
+			}
+		}
+		return b.String()
+	}
+	for _, c := range []struct {
+		s           *sandbox.Sandbox
+		topic, want string
+	}{
+		{audit, "audit", `"u1" "{\"kind\":\"audit\",\"user\":\"u1\",\"ts\":1700000000}" true`},
+		{logs, "logs-a", `"" "{\"kind\":\"log\",\"tenant\":\"a\",\"user\":\"u2\"}" false from=files:in.log user=u2`},
+		{logs, "logs-b", `"" "" false from=files:in.log user=u3`},
+	} {
+		if got := show(c.s, c.topic); got != c.want {
+			t.Errorf("%s has %s\nwant %s", c.topic, got, c.want)
+		}
+	}
+	want := map[string]int64{"topic_not_allowed": 1, "no_topic": 1, "no_route": 2}
+	for reason, n := range want {
+		if r.Reasons[reason] != n {
+			t.Errorf("%d rejected for %s, want %d", r.Reasons[reason], reason, n)
+		}
+	}
+	for name, lines := range map[string]int{"audit": 2, "logs": 2} { // what no route takes is kept with the first
+		kept, err := os.ReadFile(filepath.Join(dir, "data", "dead", name+".ndjson"))
+		if err != nil || strings.Count(string(kept), "\n") != lines {
+			t.Errorf("dead letter of %s: %v\n%s", name, err, kept)
+		}
+	}
+}

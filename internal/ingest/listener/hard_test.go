@@ -25,6 +25,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/produce-agent/produce-agent/internal/ingest"
 )
 
@@ -324,7 +326,7 @@ func TestSlowClients(t *testing.T) {
 	cfg.MaxConnections = 100
 	g := start(t, cfg)
 	var slow []net.Conn
-	for i := range 300 {
+	for i := range slowSockets() {
 		nc := g.dial(t)
 		slow = append(slow, nc)
 		fmt.Fprint(nc, []string{"", "P", "POST / HTTP/1.1\r\nHost: x\r\n"}[i%3])
@@ -342,6 +344,16 @@ func TestSlowClients(t *testing.T) {
 	if n := g.Stats().Connections; n > 100 {
 		t.Errorf("%d connections", n)
 	}
+}
+
+// slowSockets is 5000, or what there are descriptors for: each takes one here,
+// and those that are let in one more.
+func slowSockets() int {
+	var most unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &most); err != nil {
+		return 300
+	}
+	return int(min(5000, max(200, most.Cur-400)))
 }
 
 // When all connections are busy, a new one is told so.
