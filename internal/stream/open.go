@@ -148,6 +148,8 @@ func explainTLS(u *url.URL, err error) error {
 	switch {
 	case strings.Contains(text, "unknown authority") || strings.Contains(text, "not trusted"):
 		hint = "its certificate is signed by an authority this machine does not trust: give that authority's certificate with --ca-file"
+	case strings.Contains(text, "certificate required") || strings.Contains(text, "bad certificate"):
+		hint = "it wants a client certificate that it trusts: give tls.cert_file and tls.key_file in a configuration file"
 	case strings.Contains(text, "expired"):
 		hint = "its certificate has expired, or this machine's clock is wrong"
 	case strings.Contains(text, "valid for") || strings.Contains(text, "doesn't contain any IP SANs"):
