@@ -29,6 +29,7 @@ type input struct {
 	listener *listener.Listener // of an http input
 	bytes    atomic.Int64       // of stdin
 
+	ended   atomic.Bool
 	failure atomic.Pointer[error] // why it has ended
 }
 
@@ -111,6 +112,7 @@ func (s *Service) ends(in *input, err error) {
 		s.note(fmt.Errorf("input %s: %w", in.cfg.Name, err))
 		in.failure.Store(&err)
 	}
+	in.ended.Store(true) // before Run looks
 	select {
 	case s.ended <- struct{}{}:
 	default:

@@ -170,12 +170,7 @@ func (s *Service) Run(ctx context.Context) Result {
 	s.mu.Lock()
 	s.ending = true
 	s.mu.Unlock()
-	if ctx.Err() != nil {
-		stop := time.AfterFunc(s.env.Grace, func() {
-			s.cancel(fmt.Errorf("not all delivery reports came within --grace %s", s.env.Grace))
-		})
-		defer stop.Stop()
-	}
+	defer context.AfterFunc(ctx, s.bound)() // it may be asked for while the rest is waited for
 	s.change.Lock()
 	defer s.change.Unlock()
 	s.stopInputs(s.inputNames(), nil)
@@ -200,6 +195,13 @@ func (s *Service) stopRest(ctx context.Context) {
 	all.Wait()
 }
 
+// bound ends all waiting once grace is over.
+func (s *Service) bound() {
+	if pause(s.hard, s.env.Grace) == nil {
+		s.cancel(fmt.Errorf("not all delivery reports came within --grace %s", s.env.Grace))
+	}
+}
+
 var errEnding = errors.New("the agent is shutting down")
 
 // alive says whether an input still runs, or a reload is about to start one, or
@@ -213,9 +215,7 @@ func (s *Service) alive() bool {
 		return true
 	}
 	for _, in := range s.inputs {
-		select {
-		case <-in.job.done:
-		default:
+		if !in.ended.Load() {
 			return true
 		}
 	}

@@ -508,3 +508,27 @@ func TestServiceReloadWithRejectionsWaiting(t *testing.T) {
 		t.Errorf("%+v", res)
 	}
 }
+
+// The end may be asked for when the inputs have ended already: it has its bound
+// then, too.
+func TestServiceEndsWithinGrace(t *testing.T) {
+	s := startBox(t, func(c *sandbox.Config) { c.Faults = sandbox.Faults{{Kind: sandbox.FaultStall}} })
+	in, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintln(out, "a")
+	out.Close()
+	yaml := strings.Replace(edgeYAML, `{type: http, listen: "LISTEN", respond: after_delivery}`, "{type: stdin}", 1)
+	a := startAgent(t, load(t, t.TempDir(), s.URL(), yaml), func(e *ServiceEnv) { e.Stdin, e.Grace = in, 100*time.Millisecond })
+	soon(t, "the input has ended", a.Service.over)
+	a.stop()
+	select {
+	case res := <-a.over:
+		if res.Pending != 1 || res.Err == nil {
+			t.Errorf("%+v", res)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it does not end")
+	}
+}
