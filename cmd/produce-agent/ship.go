@@ -43,11 +43,17 @@ streams. It acts on every delivery report: each record ends delivered, rejected
 (kept in the dead-letter file with its reason) or pending, and the books are
 printed at the end.
 
-Exit status: 0 all delivered; 1 failure, or records pending; 2 wrong usage; 4
-finished, some records rejected; 5 not authorised; 130 or 143 ended by a signal
-after draining.`,
+With --follow it goes on with files that grow and are rotated, until a signal
+comes; with --config it is a service that does what a configuration file says,
+and takes a changed one at SIGHUP.
+
+Exit status: 0 all delivered; 1 failure, or records pending; 2 wrong usage; 3
+the configuration has errors; 4 finished, some records rejected; 5 not
+authorised; 130 or 143 ended by a signal after draining.`,
 		Example: `  tail -F app.log | produce-agent ship -t logs --rest-endpoint https://pkc-xxxxx.region.provider.confluent.cloud:443 --cluster-id lkc-xxxxx
   produce-agent ship -t logs --value-type json --key-field user_id events.ndjson
+  produce-agent ship -t logs --follow --data-dir /var/lib/produce-agent /var/log/app/app.log
+  produce-agent ship --config /etc/produce-agent/agent.yaml
   produce-agent ship --sandbox -t logs FILE`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg.Files = args
