@@ -78,6 +78,18 @@ func (o *origins) shut(src int32) {
 	o.all[src].kind = fromClosed
 }
 
+// open counts the positions whose origin is no closed buffer.
+func (o *origins) open(pos []record.Position) (n int) {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	for i := range pos {
+		if o.all[pos[i].Source].kind != fromClosed {
+			n++
+		}
+	}
+	return n
+}
+
 func (o *origins) get(src int32) origin {
 	o.mu.RLock()
 	defer o.mu.RUnlock()

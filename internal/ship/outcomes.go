@@ -46,7 +46,7 @@ func (o *outcomes) route(id int32) routeEnd {
 
 // Delivered implements stream.Handler.
 func (o *outcomes) Delivered(b *record.Batch, from, to int) {
-	o.books.deliver(b.Topic, to-from)
+	o.books.deliver(b.Topic, o.origins.open(b.Pos[from:to])) // a closed buffer's are sent and counted again
 	o.origins.settle(b.Pos[from:to], ingest.Origin.Delivered)
 }
 

@@ -532,3 +532,44 @@ func TestServiceEndsWithinGrace(t *testing.T) {
 		t.Error("it does not end")
 	}
 }
+
+// A route may have moved to another cluster when its buffer is closed: what the
+// first one still delivers is in the books once.
+func TestServiceReloadMovedBuffer(t *testing.T) {
+	slow := startBox(t, func(c *sandbox.Config) { c.Faults = sandbox.Faults{{Kind: sandbox.FaultSlow, For: 2 * time.Second}} })
+	s := startBox(t, nil)
+	dir, at := t.TempDir(), freeAddr(t)
+	yaml := strings.Replace(`
+data_dir: DIR/data
+clusters:
+  slow: {rest_endpoint: "SLOW"}
+  main: {rest_endpoint: "ENDPOINT"}
+inputs:
+  edge: {type: http, listen: "LISTEN", respond: after_buffer}
+  app: {type: file, include: ["DIR/*.log"]}
+routes:
+  - {name: r, inputs: [edge], cluster: slow, topic: t, buffer: {type: disk, max_bytes: 64MB}}
+  - {name: other, inputs: [app], cluster: slow, topic: t}
+observe: {listen: ""}
+`, "SLOW", slow.URL(), 1)
+	yaml = strings.Replace(yaml, "LISTEN", at, 1)
+	a := startAgent(t, load(t, dir, s.URL(), yaml), nil)
+	soon(t, "ready", func() bool { return len(a.Ready()) == 0 })
+	if status := post(t, at, "a\n"); status != 200 {
+		t.Fatalf("status %d", status)
+	}
+	soon(t, "sent", func() bool { return a.Figures().Clusters[0].Sent == 1 })
+	yaml = strings.Replace(yaml, "cluster: slow", "cluster: main", 1)
+	for _, size := range []string{"64MB", "32MB"} {
+		if err := a.Reload(load(t, dir, s.URL(), strings.Replace(yaml, "64MB", size, 1))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	soon(t, "both have it", func() bool {
+		f := a.Figures()
+		return len(f.Clusters) == 2 && f.Clusters[0].Delivered == 1 && f.Clusters[1].Delivered == 1
+	})
+	if res := a.end(); res.Read != 1 || res.Delivered != 1 {
+		t.Errorf("%+v", res.Summary)
+	}
+}
