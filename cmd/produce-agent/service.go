@@ -54,8 +54,8 @@ var overrides = map[string]config.Override{
 	"max-attempts":         {Path: "routes.*.retry.max_attempts"},
 	"dead-letter":          {Path: "routes.*.dead_letter.path"},
 	"follow":               {Path: "inputs.*.follow", Only: "file"},
-	"strip-cr":             {Path: "inputs.*.strip_cr", Only: "file"},
-	"skip-empty":           {Path: "inputs.*.skip_empty", Only: "file"},
+	"strip-cr":             {Path: "inputs.*.strip_cr", Only: "file,stdin"},
+	"skip-empty":           {Path: "inputs.*.skip_empty", Only: "file,stdin"},
 	"data-dir":             {Path: "data_dir"},
 	"metrics-listen":       {Path: "observe.listen"},
 }

@@ -171,6 +171,7 @@ func TestServiceBadConfig(t *testing.T) {
 	f(stdinYAML, exitConfig, "--streams=99", "--streams", "1..64")
 	f(stdinYAML, exitUsage, "--grace=-1s", "--grace=-1s", "0..1h")
 	f(stdinYAML, exitUsage, "--progress=always", "--progress=always", "no end")
+	f(stdinYAML, exitConfig, "--follow=false", "--follow", "inputs of type file")
 	f(stdinYAML, exitUsage, "--api-secret-file="+filepath.Join(dir, "none"), "no such file")
 }
 
@@ -463,4 +464,13 @@ routes:
 			t.Errorf("dead letter of %s: %v\n%s", name, err, kept)
 		}
 	}
+}
+
+// Flags that say how lines are taken apart reach every input that has lines.
+func TestServiceFlagsReachStdin(t *testing.T) {
+	s := startBox(t)
+	path := agentFile(t, filepath.Join(t.TempDir(), "data"), s.URL(), stdinYAML)
+	p, _ := service(t, path, strings.NewReader("a\r\n\r\n\nb\n"), "--strip-cr", "--skip-empty")
+	p.ran().want(t, exitOK, 2, 2, 0, 0)
+	onceEach(t, s, "a\nb\n", "t")
 }

@@ -40,14 +40,18 @@ func (l *loader) override(root *node) {
 type Override struct {
 	Name  string // what problems call it, as --streams
 	Path  string // of the key, steps joined by dots: clusters.*.streams.max; * is every one there
-	Only  string // where set: only below parts of this type, as file
+	Only  string // where set: only below parts of these types, as file,stdin
 	Value string
 }
 
 // overlay sets one override. What has no place in the file is no problem: a
 // file without a route is one already.
 func (l *loader) overlay(root *node, o Override) {
-	for _, steps := range expand(root, strings.Split(o.Path, "."), o.Only) {
+	places := expand(root, strings.Split(o.Path, "."), o.Only)
+	if o.Only != "" && len(places) == 0 {
+		l.problem(Error, Place{File: o.Name}, "", "is for inputs of type %s, and there is none: leave it out", strings.ReplaceAll(o.Only, ",", " or "))
+	}
+	for _, steps := range places {
 		root.set("", steps, &node{kind: scalar, place: Place{File: o.Name}, text: o.Value})
 	}
 }
@@ -65,7 +69,7 @@ func expand(n *node, steps []string, only string) (all [][]string) {
 		return nil
 	}
 	add := func(name string, child *node) {
-		if t := child.member("type"); only != "" && (t == nil || t.text != only) {
+		if t := child.member("type"); only != "" && (t == nil || !slices.Contains(strings.Split(only, ","), t.text)) {
 			return
 		}
 		for _, rest := range expand(child, steps[i+1:], only) {
