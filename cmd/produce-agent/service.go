@@ -159,6 +159,11 @@ func serve(cmd *cobra.Command, signals *signals, cfg *config.Config, grace time.
 ) error {
 	stream.UserAgent = "produce-agent/" + version
 	keepMemory(cfg)
+	hup := make(chan os.Signal, 1)
+	if load != nil { // from here on: one that comes while large buffers are opened must not end the agent
+		signal.Notify(hup, syscall.SIGHUP)
+		defer signal.Stop(hup)
+	}
 	registry := prometheus.NewRegistry()
 	metrics := ship.NewMetrics(registry, ship.BuildInfo{Version: version, Revision: revision(), GoVersion: runtime.Version()})
 	service, err := ship.NewService(cfg, ship.ServiceEnv{
@@ -183,7 +188,7 @@ func serve(cmd *cobra.Command, signals *signals, cfg *config.Config, grace time.
 		}
 	}
 	if load != nil {
-		defer watchReload(service, load, log)()
+		defer watchReload(hup, service, load, log)()
 	}
 	res := service.Run(cmd.Context())
 	return report(cmd.OutOrStdout(), cmd.ErrOrStderr(), res, more.output, signals)
@@ -218,11 +223,9 @@ func keepMemory(cfg *config.Config) {
 	debug.SetMemoryLimit(goal)
 }
 
-// watchReload takes the configuration anew at each SIGHUP, until the function
-// it returns is called.
-func watchReload(service *ship.Service, load func() (*config.Config, config.Problems), log *slog.Logger) (stop func()) {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
+// watchReload takes the configuration anew at each signal of hup, until the
+// function it returns is called.
+func watchReload(hup <-chan os.Signal, service *ship.Service, load func() (*config.Config, config.Problems), log *slog.Logger) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -237,7 +240,6 @@ func watchReload(service *ship.Service, load func() (*config.Config, config.Prob
 		}
 	}()
 	return func() {
-		signal.Stop(hup)
 		cancel()
 		<-done
 	}
