@@ -392,7 +392,9 @@ func (t *Tail) relative(p *place, h *os.File, head []byte, packed bool, except *
 			if t.isCopy(g, p, h, head, packed) {
 				return g, true
 			}
-			continue
+			if g.vanished || t.stillThere(g) { // else it was truncated while it was compared
+				continue
+			}
 		}
 		if !packed && t.copies[p.key] == g && p.info.Size() < g.offset {
 			return g, false // made before the last lines were read, it was seen then
@@ -445,7 +447,10 @@ func (t *Tail) intact(f *file) error {
 	}
 	if n := len(f.tail); n > 0 && !f.done {
 		var b [tailLen]byte
-		if err := readAll(f.f, b[:n], f.offset-int64(n)); err != nil {
+		switch err := readAll(f.f, b[:n], f.offset-int64(n)); {
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF): // truncated since it was looked at
+			return errChanged
+		case err != nil:
 			return err
 		}
 		if !bytes.Equal(b[:n], f.tail) {
