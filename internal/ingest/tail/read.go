@@ -381,10 +381,12 @@ func (t *Tail) give(f *file) (end func()) {
 	from := f.from
 	from.pending.Add(more)
 	t.given = 0
+	back := t.letIn()
 	t.router.Lock()
 	t.router.File(f.name)
 	return func() {
 		t.router.Unlock()
+		back()
 		from.settled(more - t.given)
 	}
 }

@@ -56,6 +56,7 @@ func (t *Tail) scan() {
 		}
 		unknown = append(unknown, p)
 	}
+	t.takeKept(seen)
 	for _, f := range slices.Clone(t.files) {
 		if f.attached && f.scan != t.scans {
 			t.missing(f)
@@ -283,7 +284,12 @@ func (t *Tail) identify(p place, except *file) *file {
 		}
 		return nil
 	}
-	defer func() { h.Close() }()
+	defer h.Close()
+	return t.identifyOpen(p, h, except)
+}
+
+// identifyOpen is identify for a file that is open. h stays the caller's.
+func (t *Tail) identifyOpen(p place, h *os.File, except *file) *file {
 	head := make([]byte, headLen)
 	n, err := h.ReadAt(head, 0)
 	if err != nil && !errors.Is(err, io.EOF) {

@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -45,7 +46,12 @@ type Tail struct {
 	bytes, lag, errors, refused atomic.Int64
 	openNow, knownNow           atomic.Int64
 
-	// All below is Run's.
+	heldUp atomic.Int64 // since when the reader may wait in the Router, nanoseconds since 1970; 0: it does not
+
+	// mu is Run's but while it may wait in the Router: then the keeper's. It
+	// guards all below.
+	mu        sync.Mutex
+	keeping   map[key]*kept
 	files     []*file
 	byKey     map[key]*file
 	byPath    map[string]*file
@@ -96,7 +102,7 @@ func New(cfg Config, router *ingest.Router, reg ingest.Registry, store *checkpoi
 	}
 	t := &Tail{
 		cfg: cfg, router: router, reg: reg, store: store, in: store.Input(cfg.Name), log: log,
-		roots: map[string]*root{}, byKey: map[key]*file{}, byPath: map[string]*file{},
+		roots: map[string]*root{}, byKey: map[key]*file{}, byPath: map[string]*file{}, keeping: map[key]*kept{},
 		dirs: map[string]bool{}, names: map[string][]string{}, looked: map[key]looked{}, copies: map[key]*file{}, early: map[key]bool{}, problems: map[string]string{},
 		first: true, rescan: true, buf: make([]byte, readBuffer), quiet: quiet, limit: cfg.MaxOpen,
 	}
@@ -141,8 +147,17 @@ func (t *Tail) Stats() Stats {
 // Errors: the Router's. What is wrong with a file is told of, and the others go
 // on.
 func (t *Tail) Run(ctx context.Context) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	t.begin()
 	defer t.end()
+	if t.cfg.Follow {
+		keeping, stop := context.WithCancel(ctx)
+		var keeper sync.WaitGroup
+		keeper.Go(func() { t.keep(keeping) })
+		defer keeper.Wait()
+		defer stop()
+	}
 	t.watch = t.newWatch()
 	defer t.watch.close()
 	for {
@@ -196,6 +211,10 @@ func (t *Tail) begin() {
 }
 
 func (t *Tail) end() {
+	for k, c := range t.keeping { // read at the next start, where it still has a name
+		c.h.Close()
+		delete(t.keeping, k)
+	}
 	for _, f := range t.files {
 		t.closeFile(f)
 		f.retire()
@@ -242,6 +261,7 @@ func (t *Tail) round(ctx context.Context) (got int, err error) {
 
 // pause tells the Router that there is no more for the moment.
 func (t *Tail) pause() error {
+	defer t.letIn()()
 	t.router.Lock()
 	defer t.router.Unlock()
 	return t.router.Pause()

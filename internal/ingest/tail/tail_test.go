@@ -818,6 +818,8 @@ func TestAllocs(t *testing.T) {
 	r.cfg.RecordIDs, r.enc.RecordIDHeader = true, "id"
 	tl, err := New(r.cfg, router, s, store, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	r.must(err)
+	tl.mu.Lock() // as Run does
+	defer tl.mu.Unlock()
 	tl.begin()
 	defer tl.end()
 	tl.scan()
