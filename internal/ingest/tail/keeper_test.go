@@ -20,7 +20,9 @@ func TestRotatedWhileHeldUp(t *testing.T) {
 		defer r.tail.mu.Unlock()
 		return len(r.tail.keeping)
 	}
-	r.until("the reader is held up", func() bool { return r.tail.heldUp.Load() != 0 && time.Since(time.Unix(0, r.tail.heldUp.Load())) > 50*time.Millisecond })
+	r.until("the reader is held up", func() bool {
+		return r.tail.heldUp.Load() != 0 && time.Since(time.Unix(0, r.tail.heldUp.Load())) > 50*time.Millisecond
+	})
 	for i := range 5 {
 		for n := i; n >= 1; n-- { // as logrotate does
 			if _, err := os.Stat(r.path(fmt.Sprintf("a.log.%d", n))); err == nil {
