@@ -299,6 +299,9 @@ func (l *loader) disk(r *Route, at string) {
 			promised = promised || in.HTTP != nil && in.HTTP.Respond == "after_buffer"
 		}
 	}
+	if !l.has(at+".buffer.type") && files && r.Spill != "never" && l.cfg.DataDir != "" && l.manyTopics(r) {
+		r.Buffer.Type = "disk" // else one topic that takes nothing would hold up the others of its files
+	}
 	if r.Spill == "" && !l.failed(at+".spill") {
 		r.Spill = "never"
 		if files && r.Buffer.Type == "disk" {
@@ -342,6 +345,27 @@ func (l *loader) disk(r *Route, at string) {
 		d.Path = l.absolute(d.Path)
 	}
 	l.feedsItself(at+".dead_letter.path", d.Path)
+}
+
+// manyTopics says whether the records of a file input of r go to more than one
+// topic.
+func (l *loader) manyTopics(r *Route) bool {
+	if t, err := record.ParseTemplate(r.Topic); err == nil && !t.Constant() {
+		return true
+	}
+	for i := range l.cfg.Routes {
+		o := &l.cfg.Routes[i]
+		if o.Name == r.Name {
+			continue
+		}
+		all := !l.has(index("routes", i) + ".inputs")
+		for _, name := range r.Inputs {
+			if in := l.cfg.Input(name); in != nil && in.File != nil && (all || slices.Contains(o.Inputs, name)) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // routesTogether looks at what routes have to do with each other.

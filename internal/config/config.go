@@ -246,7 +246,7 @@ type Timestamp struct {
 
 // Buffer holds a route's records while they cannot be delivered.
 type Buffer struct {
-	Type     string `key:"type" enum:"none,disk"`
+	Type     string `key:"type" enum:"none,disk" def:"disk where a file's records go to several topics and there is a data_dir, else none"`
 	MaxBytes Size   `key:"max_bytes" range:"16MB..1TB"`
 	WhenFull string `key:"when_full" enum:"block,drop_oldest,drop_newest"`
 	Fsync    string `key:"fsync" enum:"always,1s" def:"always with an input that responds after_buffer, else 1s"`

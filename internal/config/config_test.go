@@ -738,3 +738,29 @@ func TestSuggest(t *testing.T) {
 		t.Error(b.String())
 	}
 }
+
+// A file whose records go to several topics has a buffer to park those of one
+// topic in, unless it is not wanted; a file with one topic is its own buffer.
+func TestBufferByDefault(t *testing.T) {
+	f := func(routes, want string) {
+		t.Helper()
+		c, problems := load("data_dir: data\nclusters: {main: {rest_endpoint: 'http://127.0.0.1:1'}}\n" +
+			"inputs: {f: {type: file, include: [/x]}, g: {type: file, include: [/y]}, s: {type: stdin}}\nroutes:\n" + routes)
+		if err := problems.Err(); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, r := range c.Routes {
+			got = append(got, r.Buffer.Type+" "+r.Spill)
+		}
+		if s := strings.Join(got, ", "); s != want {
+			t.Errorf("%s\nhas %s, want %s", routes, s, want)
+		}
+	}
+	f("- {name: a, inputs: [f], topic: t}\n- {name: b, inputs: [g, s], topic: t}\n", "none never, none never")
+	f("- {name: a, inputs: [f], topic: 'x-{{ .a }}'}\n- {name: b, inputs: [g], topic: t}\n- {name: c, inputs: [s], topic: 'x-{{ .a }}'}\n",
+		"disk parked, none never, none never")
+	f("- {name: a, inputs: [f], topic: t, match: {field: a, exists: true}}\n- {name: b, topic: u}\n", "disk parked, disk parked")
+	f("- {name: a, inputs: [f, g, s], topic: 'x-{{ .a }}', spill: never}\n", "none never")
+	f("- {name: a, inputs: [f, g, s], topic: 'x-{{ .a }}', buffer: {type: none}}\n", "none never")
+}
