@@ -430,7 +430,7 @@ func TestServiceReloadTakesCertificates(t *testing.T) {
 	a := startAgent(t, cfg, nil)
 	serial := func() int64 {
 		t.Helper()
-		c, err := tls.Dial("tcp", at, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec,noctx // which one it is, is all there is to see
+		c, err := tls.Dial("tcp", at, &tls.Config{InsecureSkipVerify: true}) //nolint:noctx // which one it is, is all there is to see
 		if err != nil {
 			t.Fatal(err)
 		}
