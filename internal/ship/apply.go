@@ -82,6 +82,11 @@ func (s *Service) swap(cfg *config.Config) error {
 			d.maxBytes.Store(int64(r.DeadLetter.MaxBytes))
 		}
 	}
+	for name := range p.routes { // likewise: who waits for it could not be stopped
+		if l := s.lanes[name]; l != nil {
+			defer l.dead.free()()
+		}
+	}
 	stopped := s.stopInputs(keys(p.inputs), errReload)
 	for name := range p.routes {
 		s.stopPump(name)

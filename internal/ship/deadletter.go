@@ -24,7 +24,8 @@ import (
 // sync; a disk that takes nothing for this long ends a one-shot run.
 const (
 	deadLetterQueue    = 1024
-	deadLetterBytes    = 8 << 20 // of records waiting for the disk, or one that is longer
+	deadLetterBytes    = 8 << 20  // of records waiting for the disk, or one that is longer
+	deadLetterOver     = 64 << 20 // while a reload stops those that reject
 	deadLetterPatience = 30 * time.Second
 	deadLetterGroup    = 128 << 10 // about what is written and synced at a time
 	deadLetterAgain    = 500 * time.Millisecond
@@ -51,10 +52,16 @@ type deadLetter struct {
 	mu      sync.Mutex // guards path, wrote and waiting; the rest is the writer's
 	room    *sync.Cond // waiting has fallen
 	waiting int        // bytes put and not written
-	wrote   bool       // something of this run is in the file
-	f       *os.File
-	regular bool // a file on a disk: it can be synced, cut and removed
-	created bool
+	letGo   int        // reloads that want nobody to wait
+	over    []rejected // put while they did
+	// stopping is closed while letGo is above 0.
+	stopping chan struct{}
+	more     chan struct{} // one token: something is in over
+	wrote    bool          // something of this run is in the file
+	f        *os.File
+	lines    bytes.Buffer
+	regular  bool // a file on a disk: it can be synced, cut and removed
+	created  bool
 }
 
 // rejected is a record on its way to the dead letter.
@@ -78,7 +85,7 @@ func newDeadLetter(hard context.Context, path string, maxBytes int64, patience t
 	if patience > 0 {
 		d.again = min(d.again, patience)
 	}
-	d.room = sync.NewCond(&d.mu)
+	d.room, d.stopping, d.more = sync.NewCond(&d.mu), make(chan struct{}), make(chan struct{}, 1)
 	if path != "" {
 		if err := d.open(path); err != nil {
 			return nil, err
@@ -89,15 +96,53 @@ func newDeadLetter(hard context.Context, path string, maxBytes int64, patience t
 }
 
 // put queues one rejected record. It waits while the queue is full, by number
-// or by bytes.
+// or by bytes; but not while whoever rejects is being stopped.
 func (d *deadLetter) put(l rejected) {
 	d.mu.Lock()
-	for d.waiting > deadLetterBytes {
+	for d.waiting > deadLetterBytes && !(d.letGo > 0 && d.waiting < deadLetterOver) {
 		d.room.Wait()
 	}
 	d.waiting += weight(&l)
+	stopping := d.stopping
 	d.mu.Unlock()
-	d.queue <- l
+	select {
+	case d.queue <- l:
+	case <-stopping:
+		d.mu.Lock()
+		d.over = append(d.over, l)
+		d.mu.Unlock()
+		select {
+		case d.more <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// free lets everybody go who waits for the file, until done is called: what they
+// reject is held in memory meanwhile, up to a bound. It is for a reload, which
+// may be what brings the room.
+func (d *deadLetter) free() (done func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.letGo++; d.letGo == 1 {
+		close(d.stopping)
+		d.room.Broadcast()
+	}
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.letGo--; d.letGo == 0 {
+			d.stopping = make(chan struct{})
+		}
+	}
+}
+
+// takeOver takes out what was put while free let everybody go.
+func (d *deadLetter) takeOver() (all []rejected) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	all, d.over = d.over, nil
+	return all
 }
 
 // taken makes room for others: l is written, or given up.
@@ -196,8 +241,26 @@ func endsLine(path string, size int64) bool {
 func (d *deadLetter) run() {
 	defer close(d.done)
 	var group []rejected
-	var lines bytes.Buffer
-	for l := range d.queue {
+	giveUp := func() {
+		for l := range d.queue { // let those that wait go; their records stay pending
+			d.taken(&l)
+		}
+	}
+	for {
+		var l rejected
+		var ok bool
+		select {
+		case <-d.more:
+			if !d.writeOver() {
+				giveUp()
+				return
+			}
+			continue
+		case l, ok = <-d.queue:
+		}
+		if !ok {
+			break
+		}
 		group = append(group[:0], l)
 		size := weight(&l)
 		for more := true; more && len(group) < deadLetterQueue && size < deadLetterGroup; {
@@ -211,28 +274,48 @@ func (d *deadLetter) run() {
 				more = false
 			}
 		}
-		lines.Reset()
-		enc := json.NewEncoder(&lines)
-		enc.SetEscapeHTML(false)
-		for i := range group {
-			if err := enc.Encode(&group[i].DeadLetter); err != nil {
-				panic("BUG: dead-letter line: " + err.Error())
-			}
-		}
-		written := d.write(lines.Bytes())
-		for i := range group {
-			if written {
-				d.kept(&group[i])
-			}
-			d.taken(&group[i])
-		}
-		if !written {
-			for l := range d.queue { // let those that wait go; their records stay pending
-				d.taken(&l)
-			}
+		if !d.writeGroup(group) {
+			giveUp()
 			return
 		}
 	}
+	d.writeOver()
+}
+
+// writeOver writes what was put while free let everybody go.
+func (d *deadLetter) writeOver() bool {
+	for all := d.takeOver(); len(all) > 0; {
+		n, size := 0, 0
+		for n < len(all) && size < deadLetterGroup {
+			size += weight(&all[n])
+			n++
+		}
+		if !d.writeGroup(all[:n]) {
+			return false
+		}
+		all = all[n:]
+	}
+	return true
+}
+
+// writeGroup writes records as one, and tells of each.
+func (d *deadLetter) writeGroup(group []rejected) bool {
+	d.lines.Reset()
+	enc := json.NewEncoder(&d.lines)
+	enc.SetEscapeHTML(false)
+	for i := range group {
+		if err := enc.Encode(&group[i].DeadLetter); err != nil {
+			panic("BUG: dead-letter line: " + err.Error())
+		}
+	}
+	written := d.write(d.lines.Bytes())
+	for i := range group {
+		if written {
+			d.kept(&group[i])
+		}
+		d.taken(&group[i])
+	}
+	return written
 }
 
 // write appends and syncs lines, trying again until it works. It returns false

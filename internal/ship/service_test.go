@@ -266,6 +266,45 @@ routes:
 	}
 }
 
+// A reload that brings no room for what is rejected is in force all the same,
+// and nothing of it is lost.
+func TestServiceReloadsBesideFullDeadLetter(t *testing.T) {
+	s := startBox(t, nil)
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "a.log"), []byte(strings.Repeat("{bad "+strings.Repeat("x", 500)+"\n", 6000)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	yaml := `
+data_dir: DIR/data
+clusters:
+  main: {rest_endpoint: "ENDPOINT", streams: {max: 2}}
+inputs:
+  app: {type: file, include: ["DIR/*.log"]}
+routes:
+  - {name: r, inputs: [app], cluster: main, topic: t, value: {type: JSON}, dead_letter: {max_bytes: 1MB}}
+`
+	// The grace is what a reload waits for what the disk keeps from being settled.
+	a := startAgent(t, load(t, dir, s.URL(), yaml), func(e *ServiceEnv) { e.Grace = 200 * time.Millisecond })
+	soon(t, "full", func() bool { return strings.Contains(strings.Join(a.Ready(), " "), "dead letter is full") })
+	done := make(chan error, 1)
+	go func() { done <- a.Reload(load(t, dir, s.URL(), strings.Replace(yaml, "max: 2", "max: 3", 1))) }()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("the reload waits for room that nobody makes")
+	}
+	if err := a.Reload(load(t, dir, s.URL(), strings.Replace(yaml, "1MB", "100MB", 1))); err != nil {
+		t.Error(err)
+	}
+	soon(t, "all are rejected", func() bool { return a.Summary().Rejected >= 6000 && a.Summary().Pending == 0 })
+	if res := a.end(); res.Rejected < 6000 || res.Pending != 0 || res.Err != nil {
+		t.Errorf("%+v", res)
+	}
+}
+
 // Records of stdin that a reload finds on their way go to the cluster that
 // their route has then, however many reloads that takes, and before the end.
 func TestServiceAdoptsStdin(t *testing.T) {
