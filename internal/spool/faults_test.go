@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -300,6 +301,58 @@ func TestStateLost(t *testing.T) {
 			remove(filepath.Base(name))(dir)
 		}
 	}, 0, n-delivered)
+}
+
+// What is gone of the end of a spool that was killed before anything was
+// delivered is counted, as far as the slots had heard of it: the newest segment,
+// or a batch that is the last of it.
+func TestNewestGoneAfterKill(t *testing.T) {
+	const n = 1500
+	f := func(name string, harm func(path string), want func(newest int) int) {
+		t.Helper()
+		dir := t.TempDir()
+		s := openSpool(t, testConfig(dir))
+		for i := 0; i < n; i += 10 {
+			mustPut(t, s, "t", i, i+10)
+		}
+		there := t.TempDir()
+		waitFor(t, "the slots know of all records", func() bool {
+			slots, err := new(inventory).readSlots(s.fs)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return slots[0].state.next == n+1 || slots[1].state.next == n+1
+		})
+		copyDir(t, dir, there) // the kill
+		closeSpool(t, s)
+		files := segmentFiles(t, there)
+		newest := files[len(files)-1]
+		first, _ := parseSegmentName(filepath.Base(newest))
+		harm(newest)
+		lost := want(n + 1 - int(first))
+		s = openSpool(t, testConfig(there))
+		got := numbers(t, drain(t, s))
+		if st := s.Stats(); len(got) != n-lost || st.CorruptRecords != int64(lost) {
+			t.Errorf("%s: %d records came, %d counted as lost; want %d and %d", name, len(got), st.CorruptRecords, n-lost, lost)
+		}
+		closeSpool(t, s)
+	}
+	f("nothing", func(string) {}, func(int) int { return 0 })
+	f("newest segment", func(path string) {
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}, func(newest int) int { return newest })
+	f("a bit of the last batch", func(path string) {
+		p, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p[bytes.LastIndex(p, []byte(payload(n-1)))] ^= 1
+		if err := os.WriteFile(path, p, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}, func(int) int { return 10 })
 }
 
 // A number whose ack was saved while its record was not synced is not given

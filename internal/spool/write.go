@@ -460,6 +460,8 @@ func (s *Spool) publish(q []entry) {
 		s.queued -= e.size
 		s.keep(e)
 	}
+	// The slots tell how far the files went: what is gone of their end is counted.
+	s.dirty = s.dirty || len(q) > 0
 	if w.f != nil {
 		w.seg.born = true
 		s.used += w.size - w.seg.size
