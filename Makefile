@@ -68,8 +68,8 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 	done
 
 soak: ## kills, stops and a backlog at length, then faults by chance for SOAK_TIME (10m); see docs/reliability.md
-	ORACLE_KILLS=50 ORACLE_STOPS=100 ORACLE_BACKLOG=1024 \
-		$(GO) test ./cmd/produce-agent -count=1 -v -timeout 0 -run '^TestOracle(Kill|Stop|Backlog)$$'
+	ORACLE_KILLS=50 ORACLE_STOPS=100 ORACLE_BACKLOG=1024 ORACLE_STALL=10m \
+		$(GO) test ./cmd/produce-agent -count=1 -v -timeout 0 -run '^TestOracle(Kill|Stop|Backlog|StalledMemory)$$'
 	SOAK_TIME=$(SOAK_TIME) $(GO) test ./cmd/produce-agent -count=1 -v -timeout 0 -run '^TestOracleSoak$$'
 
 docs: ## rewrite docs/flags.md and the help texts in testdata from the commands

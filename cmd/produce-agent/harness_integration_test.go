@@ -128,8 +128,13 @@ type program struct {
 const patience = 60 * time.Second
 
 // soaking is for how long a soak goes on, 0 when there is none.
-func soaking() time.Duration {
-	d, _ := time.ParseDuration(os.Getenv("SOAK_TIME"))
+func soaking() time.Duration { return lasting("SOAK_TIME") }
+
+// stalling is for how long a stall goes on, 0 when nobody says.
+func stalling() time.Duration { return lasting("ORACLE_STALL") }
+
+func lasting(name string) time.Duration {
+	d, _ := time.ParseDuration(os.Getenv(name))
 	return max(d, 0)
 }
 
@@ -147,7 +152,7 @@ func beginTo(t testing.TB, out *os.File, args ...string) *program {
 
 func beginWith(t testing.TB, env []string, stdin io.Reader, out *os.File, args ...string) *program {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience+soaking())
+	ctx, cancel := context.WithTimeout(context.Background(), patience+soaking()+stalling())
 	p := &program{t: t, cmd: exec.CommandContext(ctx, os.Args[0], args...), exited: make(chan struct{})}
 	p.err.grown, p.out.grown = make(chan struct{}, 1), make(chan struct{}, 1)
 	p.cmd.Dir = t.TempDir()

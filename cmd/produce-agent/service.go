@@ -195,15 +195,15 @@ func serve(cmd *cobra.Command, signals *signals, cfg *config.Config, grace time.
 }
 
 // keepMemory makes the garbage collector work harder above what the
-// configuration lets an agent hold: its requests, buffers and records, and 48
-// MiB, which is three times what it needs with none of them. Without that the
+// configuration lets an agent hold: its requests, buffers and records, and 32
+// MiB, which is twice what it needs with none of them. Without that the
 // collector would wait until what is held has doubled: 180 MB with a cluster
 // that stalls and 64 MiB of requests. GOMEMLIMIT in the environment rules.
 func keepMemory(cfg *config.Config) {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
-	goal, longest, buffers := int64(48<<20), int64(0), int64(0)
+	goal, longest, buffers := int64(32<<20), int64(0), int64(0)
 	for _, in := range cfg.Inputs {
 		if in.HTTP != nil {
 			goal += int64(in.HTTP.MaxInFlight)

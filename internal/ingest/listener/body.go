@@ -87,7 +87,7 @@ func (b *sentBody) Read(p []byte) (int, error) {
 func (l *Listener) readRaw(ctx *fasthttp.RequestCtx, c *conn, r *request) *refusal {
 	body := bodyOf(ctx, c)
 	p := l.newPace(c)
-	no := fill(r, &r.body, func(dst []byte) (int, error) {
+	no := fill(r, body.left, func(dst []byte) (int, error) {
 		_ = c.SetReadDeadline(p.until())
 		n, err := body.Read(dst)
 		l.bytes.Add(int64(n))
@@ -130,11 +130,13 @@ func (l *Listener) refusalOf(err error, what string) *refusal {
 	return refuse(fasthttp.StatusBadRequest, "%s: %v", what, err)
 }
 
-// fill reads all there is to buf, which grows as bytes come, within the bytes
-// that all bodies may have.
+// fill reads the body to its end. Its buffer grows as bytes come, within the
+// bytes that all bodies may have: who only says that there will be many holds
+// nothing. size is how many there will be, as far as they do come; -1 where
+// nobody says.
 // Errors: errTooLarge, errNoRoom, *readError.
-func fill(r *request, buf *[]byte, read func([]byte) (int, error)) error {
-	l := r.l
+func fill(r *request, size int64, read func([]byte) (int, error)) error {
+	l, buf := r.l, &r.body
 	if cap(*buf) == 0 {
 		if !r.grow(buf, firstBuffer) {
 			return errNoRoom
@@ -142,11 +144,15 @@ func fill(r *request, buf *[]byte, read func([]byte) (int, error)) error {
 	} else if !r.hold(int64(cap(*buf))) { // one kept from before
 		return errNoRoom
 	}
+	most := l.cfg.MaxBody + 1
+	if size >= 0 {
+		most = min(most, size+1) // one more, to see that it ends
+	}
 	b := (*buf)[:0]
 	for empty := 0; ; {
 		if len(b) == cap(b) {
 			*buf = b
-			if !r.grow(buf, min(2*int64(cap(b)), max(l.cfg.MaxBody+1, int64(cap(b))+1))) {
+			if !r.grow(buf, min(2*int64(cap(b)), max(most, int64(cap(b))+1))) {
 				return errNoRoom
 			}
 			b = *buf
@@ -174,13 +180,13 @@ func fill(r *request, buf *[]byte, read func([]byte) (int, error)) error {
 // maxWindow is the largest zstd window: what RFC 8878 asks of all decoders.
 const maxWindow = 8 << 20
 
-// unzipper decodes one body after the other, to the same buffer while there are
-// more waiting: a hundred bombs at a time make no garbage.
+// unzipper decodes one body after the other. What decodes to little is decoded
+// once; the length of more is found out first, so that a bomb is never held.
 type unzipper struct {
 	src  bytes.Reader
 	gzip gzip.Reader
 	zstd *zstd.Decoder
-	out  []byte
+	head [keptBuffer]byte
 }
 
 // unzippers are as many as there are processors: a body is whole before it is
@@ -202,8 +208,6 @@ func (l *Listener) decode(r *request, encoding string) *refusal {
 		return l.tooLarge("what this %s body of %d bytes decodes to", encoding, len(r.body))
 	}
 	r.arm()
-	l.zipped.Add(1)
-	defer l.zipped.Add(-1)
 	var u *unzipper
 	select {
 	case u = <-l.unzip:
@@ -212,31 +216,11 @@ func (l *Listener) decode(r *request, encoding string) *refusal {
 	case <-l.over:
 		return full("this agent is stopping: nothing of this body was taken, send it again")
 	}
-	defer func() {
-		if cap(u.out) > keptBuffer && l.zipped.Load() == 1 { // nobody else wants it
-			u.out = nil
-		}
-		l.unzip <- u
-	}()
-	from, err := u.open(r.body, encoding)
-	if err == nil {
-		err = fill(r, &u.out, from.Read)
-	}
+	err := u.decode(r, encoding)
 	u.src.Reset(nil)
-	if err == nil {
-		r.shed(&r.body)
-		r.body = nil
-		if r.grow(&r.body, max(int64(len(u.out)), 1)) {
-			r.body = append(r.body, u.out...)
-		} else {
-			err = errNoRoom
-		}
-	}
+	l.unzip <- u
 	switch {
 	case err == nil:
-		n := int64(cap(u.out)) // not r's any more
-		r.held -= n
-		l.memory.give(n)
 		return nil
 	case errors.Is(err, errTooLarge), errors.Is(err, zstd.ErrDecoderSizeExceeded):
 		return l.tooLarge("what this %s body of %d bytes decodes to", encoding, len(r.body))
@@ -246,6 +230,60 @@ func (l *Listener) decode(r *request, encoding string) *refusal {
 		return l.refusalOf(err, "")
 	}
 	return refuse(fasthttp.StatusBadRequest, "the body is not the %s it says it is, or is cut: %s; nothing of it was taken", encoding, reason(err))
+}
+
+// decode puts what r's body decodes to in its place.
+// Errors: errTooLarge, errNoRoom, the decoder's.
+func (u *unzipper) decode(r *request, encoding string) error {
+	from, err := u.open(r.body, encoding)
+	if err != nil {
+		return err
+	}
+	n, err := readUpTo(from, u.head[:])
+	size := int64(n)
+	switch {
+	case err == nil: // there is more: how much?
+		rest, err := io.Copy(io.Discard, io.LimitReader(from, r.l.cfg.MaxBody+1-size))
+		if err != nil {
+			return err
+		}
+		size += rest
+	case !errors.Is(err, io.EOF):
+		return err
+	}
+	if size > r.l.cfg.MaxBody {
+		return errTooLarge
+	}
+	var out []byte
+	if !r.grow(&out, max(size, 1)) {
+		return errNoRoom
+	}
+	if size > int64(n) {
+		if from, err = u.open(r.body, encoding); err != nil {
+			return err
+		}
+		out = out[:size]
+		if _, err := io.ReadFull(from, out); err != nil {
+			return err
+		}
+	} else {
+		out = append(out, u.head[:n]...)
+	}
+	r.shed(&r.body)
+	r.body = out
+	return nil
+}
+
+// readUpTo fills p from r.
+// Errors: io.EOF, and nothing that wraps it, where r ends in p or right behind
+// it; r's others.
+func readUpTo(r io.Reader, p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		var k int
+		k, err = r.Read(p[n:])
+		n += k
+	}
+	return n, err
 }
 
 func reason(err error) string { return clip(err.Error(), 120) }

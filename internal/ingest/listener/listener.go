@@ -93,7 +93,6 @@ type Listener struct {
 	srv    *fasthttp.Server
 	boot   string // makes record ids of this run differ from those of others
 	unzip  unzippers
-	zipped atomic.Int64 // bodies that are decoded or wait for it
 	memory budget
 
 	turn   chan struct{} // holds one while a request is with the router
