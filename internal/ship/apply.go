@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -87,7 +88,7 @@ func (s *Service) swap(cfg *config.Config) error {
 			defer l.dead.free()()
 		}
 	}
-	stopped := s.stopInputs(keys(p.inputs), errReload)
+	stopped := s.stopInputs(slices.Collect(maps.Keys(p.inputs)), errReload)
 	for name := range p.routes {
 		s.stopPump(name)
 	}
@@ -125,7 +126,7 @@ func (s *Service) swap(cfg *config.Config) error {
 		delete(s.lanes, name)
 		s.mu.Unlock()
 	}
-	return s.apply(cfg, p)
+	return s.apply(cfg)
 }
 
 var errReload = errors.New("the agent takes a changed configuration: send this again")
@@ -173,7 +174,7 @@ func (s *Service) changed(cfg *config.Config) parts {
 }
 
 // apply starts all of cfg that does not run.
-func (s *Service) apply(cfg *config.Config, _ parts) error {
+func (s *Service) apply(cfg *config.Config) error {
 	s.mu.Lock()
 	s.cfg, s.once = cfg, endsItself(cfg)
 	s.mu.Unlock()
@@ -254,7 +255,7 @@ func (s *Service) openDead(r *config.Route) (*deadLetter, error) {
 		return d, nil
 	}
 	if path != "" {
-		if err := makeDir(filepath.Dir(path)); err != nil {
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			return nil, fmt.Errorf("dead letter: %w", err)
 		}
 	}
@@ -326,14 +327,6 @@ func (s *Service) stopPump(route string) {
 	}
 }
 
-func (s *Service) inputNames() []string {
-	var names []string
-	for name := range s.inputs {
-		names = append(names, name)
-	}
-	return names
-}
-
 // certificates tells whether the files that an input's TLS is made of are what
 // they were: a reload takes renewed ones.
 func certificates(in *config.Input) string {
@@ -359,9 +352,6 @@ func states(paths ...string) string {
 	return b.String()
 }
 
-// makeDir makes a directory that only its owner may look into.
-func makeDir(dir string) error { return os.MkdirAll(dir, 0o700) }
-
 // dirsBelow returns the names of dir's directories, none when it is not there.
 func dirsBelow(dir string) (names []string) {
 	entries, _ := os.ReadDir(dir)
@@ -371,14 +361,6 @@ func dirsBelow(dir string) (names []string) {
 		}
 	}
 	return names
-}
-
-func keys(m map[string]bool) []string {
-	var out []string
-	for k := range m {
-		out = append(out, k)
-	}
-	return out
 }
 
 func routeOf(cfg *config.Config, name string) *config.Route {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -151,7 +152,7 @@ func (s *Service) open() (err error) {
 	}
 	s.change.Lock()
 	defer s.change.Unlock()
-	return s.apply(cfg, parts{})
+	return s.apply(cfg)
 }
 
 // Run goes on until ctx ends, or all inputs have ended and none follows, and
@@ -173,7 +174,7 @@ func (s *Service) Run(ctx context.Context) Result {
 	defer context.AfterFunc(ctx, s.bound)() // it may be asked for while the rest is waited for
 	s.change.Lock()
 	defer s.change.Unlock()
-	s.stopInputs(s.inputNames(), nil)
+	s.stopInputs(slices.Collect(maps.Keys(s.inputs)), nil)
 	s.drainBuffers(ctx)
 	s.adopted.Wait()
 	s.stopRest(s.hard)
