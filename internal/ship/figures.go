@@ -25,6 +25,7 @@ type Figures struct {
 // ClusterFigures is one cluster's part.
 type ClusterFigures struct {
 	Name   string
+	Gone   bool // a reload has taken it out: only its counters go on
 	Limits limit.Profile
 	Routes map[string]stream.RouteStats
 	stream.Stats
@@ -115,6 +116,8 @@ func (s *Service) Figures() Figures {
 		c := ClusterFigures{Name: name, Stats: s.stats(name), Routes: map[string]stream.RouteStats{}}
 		if k := s.clusters[name]; k != nil {
 			c.Limits = k.cfg.Limits.Limit()
+		} else {
+			c.Gone = true
 		}
 		for id, r := range c.Stats.Routes { // a route has a new number after each change of it
 			have := c.Routes[s.route(id).name]

@@ -166,6 +166,9 @@ func (e emitter) cluster(c *ClusterFigures) {
 	for limit, d := range c.Waited {
 		e.counter("limiter_wait_seconds_total", d.Seconds(), c.Name, limit)
 	}
+	if c.Gone { // its limits would read as none
+		return
+	}
 	e.gauge("limit_configured", c.Limits.Connections, c.Name, "connections")
 	e.gauge("limit_configured", c.Limits.Records, c.Name, "records")
 	e.gauge("limit_configured", c.Limits.Bytes, c.Name, "bytes")

@@ -21,6 +21,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/produce-agent/produce-agent/internal/auth"
 	"github.com/produce-agent/produce-agent/internal/config"
 	"github.com/produce-agent/produce-agent/internal/sandbox"
@@ -615,4 +617,44 @@ observe: {listen: ""}
 	if res := a.end(); res.Read != 1 || res.Delivered != 1 {
 		t.Errorf("%+v", res.Summary)
 	}
+}
+
+// Of a cluster that a reload took out only the counters go on: a limit of 0
+// would read as none.
+func TestServiceForgetsLimits(t *testing.T) {
+	s := startBox(t, nil)
+	dir, at := t.TempDir(), freeAddr(t)
+	yaml := strings.Replace(edgeYAML, "LISTEN", at, 1)
+	a := startAgent(t, load(t, dir, s.URL(), yaml), nil)
+	if status := post(t, at, "a\n"); status != 200 {
+		t.Fatalf("status %d", status)
+	}
+	if err := a.Reload(load(t, dir, s.URL(), strings.ReplaceAll(yaml, "main", "next"))); err != nil {
+		t.Fatal(err)
+	}
+	reg := prometheus.NewPedanticRegistry()
+	NewMetrics(reg, BuildInfo{"v", "r", "g"}).Watch(a.Figures)
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]bool{}
+	for _, f := range families {
+		for _, m := range f.Metric {
+			for _, l := range m.Label {
+				if l.GetName() == "cluster" {
+					got[strings.TrimPrefix(f.GetName(), "produce_agent_")+" "+l.GetValue()] = true
+				}
+			}
+		}
+	}
+	for name, want := range map[string]bool{
+		"streams_opened_total main": true, "limit_configured main": false, "limit_records_per_second main": false,
+		"streams_opened_total next": true, "limit_configured next": true,
+	} {
+		if got[name] != want {
+			t.Errorf("%s: there %v, want %v", name, got[name], want)
+		}
+	}
+	a.end()
 }
