@@ -146,6 +146,7 @@ func kafkaRoutes() []route {
 	add("GET", "/v3/clusters/{cluster}/topics/{topic}", getTopic)
 	add("GET", "/v3/clusters/{cluster}/topics/{topic}/partitions", getPartitions)
 	add("GET", "/v3/clusters/{cluster}/topics/{topic}/partitions/{partition}", getPartition)
+	out = append(out, kafkaRoute("POST", "/v3/clusters/{cluster}/topics/{topic}/records:batch", postBatch)...)
 	return append(out, kafkaRoute("POST", "/v3/clusters/{cluster}/topics/{topic}/records", postRecords)...)
 }
 
