@@ -115,7 +115,7 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.BoolVar(&c.AnyClusterID, "any-cluster-id", c.AnyClusterID, "accept any cluster id when producing, as a self-managed REST Proxy does; without it an unknown one is 404, as on Confluent Cloud")
 	fs.BoolVar(&c.NoGzip, "no-gzip", c.NoGzip, "ignore Accept-Encoding: gzip; without it such a client gets its reports late and in blocks, as from the real server")
 	fs.BoolVar(&c.HideTerminal, "idle-cut", c.HideTerminal, "when a stream is idle too long just close it, without a terminal report")
-	fs.StringVar(&c.LimitsProfile, "limits", c.LimitsProfile, "what the cluster allows: none, basic, standard, enterprise, freight, dedicated:CKU, and numbers that replace a profile's: posts=, records=, bytes= (per second), message= (bytes), burst= (share of a second), terminal, jetty-json; `profile[,name=n...]`")
+	fs.StringVar(&c.LimitsProfile, "limits", c.LimitsProfile, "what the cluster allows: none, basic, standard, enterprise, freight, dedicated:CKU, and numbers that replace a profile's: posts=, records=, bytes= (per second), message= (bytes; KB, MB, KiB, MiB may follow), burst= (share of a second), terminal, jetty-json; `profile[,name=n...]`")
 	fs.Var(faultFlag{&c.Faults}, "fault", "script a fault, `NAME[=VALUE][,PARAMETER=VALUE...]`; may be repeated; --fault help lists them")
 	fs.DurationVar(&c.MaxBlock, "max-block", c.MaxBlock, "how long a record for an unknown topic or partition blocks its stream before it draws 40401 (max.block.ms)")
 	fs.DurationVar(&c.IdleTimeout, "idle-timeout", c.IdleTimeout, "close a connection without a byte in either direction for this long (idle.timeout.ms); 0 = never")

@@ -27,6 +27,7 @@ const (
 	endCutMid          // the same inside a chunk
 	endTimeout         // 503 when nothing was sent yet, else as endCut
 	endLost            // the connection is gone
+	endRefused         // the answer in refused, close
 )
 
 // ending is a decision to end; the first one taken stands, but one that does
@@ -60,6 +61,7 @@ type stream struct {
 	forced chan struct{} // closed when end no longer waits for reports
 	timers []*time.Timer
 
+	refused atomic.Pointer[answer]      // what endRefused says
 	overdue atomic.Pointer[activeFault] // a terminal fault whose age has come
 
 	opened  time.Time
@@ -213,6 +215,10 @@ func (st *stream) isEnded() bool {
 
 // read reads the body to its end, or until the stream is ended otherwise.
 func (st *stream) read() {
+	if st.faults.buffering {
+		st.readBuffered()
+		return
+	}
 	scan := newScanner()
 	for !st.isEnded() {
 		var err error
@@ -245,6 +251,27 @@ func (st *stream) read() {
 			}
 			return
 		}
+	}
+}
+
+// readBuffered reads the body to its end before it looks at any of it, as a
+// proxy does that hands nothing on before.
+func (st *stream) readBuffered() {
+	refuse := func(status int) {
+		st.refused.Store(htmlPage(st.req, status, statusText(status)))
+		st.finish(ending{kind: endRefused})
+	}
+	err := st.readWhole(maxWhole)
+	switch {
+	case st.isEnded():
+	case err == nil:
+		st.scan(newScanner(), true)
+	case errors.Is(err, errTooLong):
+		refuse(413)
+	case errors.Is(err, errIdle):
+		refuse(408)
+	default:
+		st.finish(ending{kind: endLost})
 	}
 }
 
@@ -355,7 +382,7 @@ func (st *stream) produce(p *pending, src []byte, soft error) *codeError {
 	if soft != nil {
 		return &codeError{400, soft.Error()}
 	}
-	if !sb.limiter.take(st.now, len(src)) {
+	if !sb.limiter.take(st.now, len(src), st.faults.set.taken(st.now)) {
 		return &codeError{429, usualText(429, st.topic, 0)}
 	}
 	sb.stats.grantRate.add(st.now, 1)
