@@ -168,10 +168,8 @@ func (c *Config) Validate() error {
 			return fmt.Errorf("--%s=%s: must be at least %s", d.flag, d.v, d.min)
 		}
 	}
-	for _, a := range c.AuthFiles {
-		if key, file, ok := strings.Cut(a, ":"); !ok || key == "" || file == "" {
-			return fmt.Errorf("--auth: want key:FILE, the file holding the secret")
-		}
+	if err := c.validateAuth(); err != nil {
+		return err
 	}
 	switch {
 	case c.Linger > time.Second:
@@ -180,12 +178,6 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("--auto-create-partitions=%d: must be 1..1000", c.AutoCreatePartitions)
 	case c.MaxInFlight < 1 || c.MaxInFlight > 1_000_000:
 		return fmt.Errorf("--max-in-flight=%d: must be 1..1000000", c.MaxInFlight)
-	case (c.ClientCAFile != "" || c.ClientCA != nil) && !c.TLS:
-		return fmt.Errorf("--tls-client-ca=%s: needs --tls", c.ClientCAFile)
-	case c.Audience != "" && len(c.OAuth) == 0:
-		return fmt.Errorf("--audience=%s: needs --oauth", c.Audience)
-	case c.CAFile != "" && !c.TLS:
-		return fmt.Errorf("--ca-out=%s: needs --tls", c.CAFile)
 	case len(c.Brokers) > 0 && c.DataDir != "":
 		return fmt.Errorf("--data-dir=%s: there is no Kafka in the process with --brokers", c.DataDir)
 	case strings.ContainsAny(c.ClusterID, "/?#% "):
@@ -196,6 +188,29 @@ func (c *Config) Validate() error {
 	}
 	if err := c.Faults.Validate(); err != nil {
 		return fmt.Errorf("--fault: %w", err)
+	}
+	return nil
+}
+
+// validateAuth looks at what decides who may come in.
+func (c *Config) validateAuth() error {
+	for _, a := range c.AuthFiles {
+		if key, file, ok := strings.Cut(a, ":"); !ok || key == "" || file == "" {
+			return fmt.Errorf("--auth: want key:FILE, the file holding the secret")
+		}
+	}
+	for _, cl := range c.OAuth {
+		if cl.TTL < 0 || cl.TTL > 0 && cl.TTL < time.Second {
+			return fmt.Errorf("--oauth: client %q: ttl=%s: must be at least 1s", cl.ID, cl.TTL)
+		}
+	}
+	switch {
+	case (c.ClientCAFile != "" || c.ClientCA != nil) && !c.TLS:
+		return fmt.Errorf("--tls-client-ca=%s: needs --tls", c.ClientCAFile)
+	case c.Audience != "" && len(c.OAuth) == 0:
+		return fmt.Errorf("--audience=%s: needs --oauth", c.Audience)
+	case c.CAFile != "" && !c.TLS:
+		return fmt.Errorf("--ca-out=%s: needs --tls", c.CAFile)
 	}
 	return nil
 }

@@ -118,6 +118,11 @@ func (f *Fault) validate() error {
 	case f.Lost < -1:
 		return fmt.Errorf("lost must be a number of reports, or all")
 	}
+	return f.validateKind()
+}
+
+// validateKind looks at the fields that one kind alone restricts.
+func (f *Fault) validateKind() error {
 	switch f.Kind {
 	case FaultHTTP:
 		if f.Code < 200 || f.Code > 599 {

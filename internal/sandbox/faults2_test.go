@@ -13,6 +13,7 @@ import (
 // A buffering proxy hands nothing on before the request is whole, and nothing
 // back before the answer is.
 func TestFaultBuffering(t *testing.T) {
+	t.Parallel()
 	s := start(t, withFaults(t, "buffering=1", "framing=byte"))
 	c := open(t, s, "t")
 	c.send(rec)
