@@ -59,7 +59,8 @@ type Config struct {
 	// per acknowledgement, also when a fault keeps that from the client.
 	//
 	// Ownership: key and value must not be changed. Concurrency: it is called
-	// by the Kafka client's goroutine and holds up all reports.
+	// by the Kafka client's goroutine and holds up all reports; of a record that
+	// was refused with its batch and sent again by itself, by another.
 	OnStored func(topic string, partition int32, offset int64, key, value []byte)
 
 	Logger *slog.Logger // nil: nothing is logged
