@@ -25,6 +25,7 @@ type wire struct {
 	l    net.Listener
 	to   string // the cluster's host:port
 	plan func(first []byte) trouble
+	good atomic.Bool // healed: plan is not asked any more
 	done chan struct{}
 	all  sync.WaitGroup
 
@@ -32,8 +33,8 @@ type wire struct {
 	cuts   atomic.Int64 // ends of connections that were this wire's doing
 	carry  [2]atomic.Int64
 
-	mu    sync.Mutex // guards conns
-	conns map[net.Conn]bool
+	mu    sync.Mutex          // guards conns
+	conns map[net.Conn][]byte // with what the agent sent first on it
 }
 
 // trouble is what happens to one connection. The zero value is none.
@@ -68,7 +69,7 @@ func newWire(t testing.TB, url string, l net.Listener, plan func(first []byte) t
 		}
 	}
 	_, to, _ := strings.Cut(url, "://")
-	w := &wire{t: t, l: l, to: to, plan: plan, done: make(chan struct{}), conns: map[net.Conn]bool{}}
+	w := &wire{t: t, l: l, to: to, plan: plan, done: make(chan struct{}), conns: map[net.Conn][]byte{}}
 	w.all.Go(w.accept)
 	t.Cleanup(func() {
 		close(w.done)
@@ -93,39 +94,58 @@ func (w *wire) accept() {
 	}
 }
 
-// hold notes a connection, for cutAll.
-func (w *wire) hold(c net.Conn, on bool) {
+// hold notes a connection, to be cut from outside, until the func it returns
+// is called.
+func (w *wire) hold(c net.Conn, first []byte) (letGo func()) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	if on {
-		w.conns[c] = true
-	} else {
+	w.conns[c] = first
+	w.mu.Unlock()
+	return func() {
+		w.mu.Lock()
 		delete(w.conns, c)
+		w.mu.Unlock()
 	}
 }
 
+// heal lets no further connection come to harm, and resets those that may.
+func (w *wire) heal() {
+	w.good.Store(true)
+	w.mu.Lock()
+	w.cuts.Add(int64(len(w.conns)+1) / 2) // a connection is two
+	w.mu.Unlock()
+	w.cutAll()
+}
+
 // cutAll resets every connection there is.
-func (w *wire) cutAll() {
+func (w *wire) cutAll() { w.cutTopics("") }
+
+// cutTopics resets the streams there are to these topics.
+func (w *wire) cutTopics(topics ...string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for c := range w.conns {
-		_ = c.(*net.TCPConn).SetLinger(0)
-		c.Close()
+	for c, first := range w.conns {
+		for _, topic := range topics {
+			if topic == "" || bytes.Contains(first, []byte("/topics/"+topic+"/records")) {
+				_ = c.(*net.TCPConn).SetLinger(0)
+				c.Close()
+				break
+			}
+		}
 	}
 }
 
 // connection carries one connection to its end.
 func (w *wire) connection(agent *net.TCPConn) {
 	defer agent.Close()
-	w.hold(agent, true)
-	defer w.hold(agent, false)
+	letGo := w.hold(agent, nil)
+	defer func() { letGo() }()
 	first := make([]byte, 16<<10)
 	n, err := agent.Read(first)
 	if err != nil {
 		return
 	}
 	var x trouble
-	if w.plan != nil {
+	if w.plan != nil && !w.good.Load() {
 		x = w.plan(first[:n])
 	}
 	far, err := net.Dial("tcp", w.to)
@@ -133,8 +153,8 @@ func (w *wire) connection(agent *net.TCPConn) {
 		return
 	}
 	defer far.Close()
-	w.hold(far, true)
-	defer w.hold(far, false)
+	letGo = w.hold(agent, first[:n])
+	defer w.hold(far, first[:n])()
 	one := &carried{w: w, x: x, ends: [2]*net.TCPConn{agent, far.(*net.TCPConn)}, over: make(chan struct{})}
 	var both sync.WaitGroup
 	both.Go(func() { one.copy(up, io.MultiReader(bytes.NewReader(first[:n]), agent), far) })
