@@ -18,7 +18,10 @@ import (
 // stream and no error when there is nothing left to open one for. release must
 // be called once the outcome of the attempt is known.
 func (p *Pool) connect(t *topic) (s *stream, release func(), err error) {
-	release = p.waitTurn()
+	release = func() {}
+	if p.sleep(t.shunned()) {
+		release = p.waitTurn()
+	}
 	if p.ctx.Err() != nil || p.given(t) {
 		release()
 		return nil, release, nil
@@ -162,7 +165,7 @@ func (p *Pool) opened(s *stream) {
 		p.log.Info("endpoint answers again", "after_attempts", failed)
 	}
 	s.t.mu.Lock()
-	s.t.hops = 0
+	s.t.hops, s.t.fails, s.t.notBefore = 0, 0, time.Time{}
 	s.t.mu.Unlock()
 	s.release()
 }
@@ -183,6 +186,9 @@ func (p *Pool) ended(s *stream, err error, ref *refusal, n int, unknown bool) {
 	switch {
 	case ref != nil:
 		p.refused(s, ref)
+	case !s.confirmed.Load() && n > 0 && s.reason() == endStalled && p.deliveredSince(s.born):
+		wait := s.t.shun()
+		p.warn("silent:"+s.t.name, "no delivery report for this topic though others have theirs", "topic", s.t.name, "records_to_resend", n, "wait", wait.Round(time.Millisecond))
 	case !s.confirmed.Load() && s.reason() != endIdle && s.reason() != endAge &&
 		(n > 0 || time.Since(s.born) < time.Second): // who closes at once would be asked without a pause
 		fails, wait, _ := p.backOff(0)

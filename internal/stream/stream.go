@@ -94,7 +94,7 @@ func newStream(p *Pool, t *topic, conn net.Conn) *stream {
 		p: p, t: t, conn: conn, win: newWindow(), born: now, lastSend: now, jitter: 0.8 + 0.4*rand.Float64(),
 		dead: make(chan struct{}), poke: make(chan struct{}, 1),
 		limit:  streamLimit{records: p.cfg.InFlight, bytes: p.cfg.InFlightBytes},
-		single: p.buffered.Load(),
+		single: p.buffered.Load(), release: func() {},
 	}
 	s.progress.Store(int64(p.since(now)))
 	s.read.init(s)
@@ -264,9 +264,6 @@ func (s *stream) upkeep() {
 	now := time.Now()
 	records, _, _ := s.win.fill()
 	idle := now.Sub(s.lastSend)
-	if records == 0 && now.Sub(s.born) > time.Second {
-		s.release() // it has nothing to prove the endpoint with: let another try
-	}
 	switch {
 	case idle >= s.p.cfg.IdleEnd && records == 0 && s.t.spared():
 		s.spare = true

@@ -49,6 +49,27 @@ type topic struct {
 	err      error
 	redirect *url.URL // where the last redirect led
 	hops     int
+
+	fails     int       // streams in a row that brought no report while other topics had theirs
+	notBefore time.Time // of the next stream, therefore
+}
+
+// shun counts a stream of t that brought no report while other topics had
+// theirs: the endpoint is well, so nobody else has to wait.
+func (t *topic) shun() (wait time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	wait = t.p.backoff(t.fails)
+	t.fails++
+	t.notBefore = time.Now().Add(wait)
+	return wait
+}
+
+// shunned is how long no stream is to be opened for t.
+func (t *topic) shunned() time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return time.Until(t.notBefore)
 }
 
 // retrySet is the records that become due together.

@@ -26,6 +26,11 @@ func (p *Pool) watch() {
 	}
 }
 
+// proveWithin is how long a stream may be the only one that tries while opens
+// fail. One that has nothing to send, or whose topic alone falls silent, would
+// keep all others from an endpoint that is well.
+const proveWithin = time.Second
+
 // inspect is the watch's look at one stream.
 func (s *stream) inspect(now time.Time) {
 	records, _, oldest := s.win.fill()
@@ -39,6 +44,9 @@ func (s *stream) inspect(now time.Time) {
 			s.abort(endStalled)
 			return
 		}
+	}
+	if now.Sub(s.born) > proveWithin {
+		s.release()
 	}
 	if !s.confirmed.Load() && records > 0 && now.Sub(oldest) > s.p.cfg.Silence && !s.silent.Swap(true) {
 		// A server blocks for up to a minute on a topic that is not there; and
