@@ -42,6 +42,7 @@ var faultKinds = []faultSpec{
 	{FaultUnknown, "topic", "", "topic times", "the topic is not there: each record blocks its stream for --max-block, then draws 40401", "unknown-topic=logs"},
 	{FaultFraming, "chunks", "", "chunks topic times pretty extra", "how reports are cut into HTTP chunks: two, joined, merged, byte or odd; pretty=true writes them over several lines, extra=true adds unknown members", "framing=odd,pretty=true"},
 	{FaultGarbage, "after", "", "topic times after message", "the report behind the N-th is not JSON", "garbage=10"},
+	{FaultV2, "flavour", "", "flavour", "the v2 API in the manner of this server: confluent (the default; v3 as well), pandaproxy (Redpanda), karapace (Aiven, Instaclustr) or strimzi; not undone by later faults", "v2=pandaproxy"},
 	{FaultSlowRead, "rate", "", "rate topic times", "bodies are read at so many bytes per second", "slow-read=2000"},
 }
 
@@ -137,6 +138,7 @@ var faultParams = []faultParam{
 	textParam("chunks", "two, joined, merged, byte or odd", func(f *Fault) *string { return &f.Chunks }),
 	boolParam("pretty", "reports over several lines", func(f *Fault) *bool { return &f.Pretty }),
 	boolParam("extra", "reports with unknown members", func(f *Fault) *bool { return &f.Extra }),
+	textParam("flavour", "confluent, pandaproxy, karapace or strimzi", func(f *Fault) *string { return &f.Flavour }),
 	intParam("rate", "bytes per second", func(f *Fault) *int { return &f.Rate }),
 }
 

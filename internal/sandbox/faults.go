@@ -24,6 +24,7 @@ const (
 	FaultFraming  FaultKind = "framing"       // how reports are cut into chunks, and what they look like
 	FaultGarbage  FaultKind = "garbage"       // a report that is not JSON
 	FaultSlowRead FaultKind = "slow-read"     // the body is read slowly
+	FaultV2       FaultKind = "v2"            // in which server's manner the v2 API is spoken
 )
 
 // How FaultFraming cuts reports into chunks.
@@ -73,6 +74,7 @@ type Fault struct {
 	Pretty     bool          // FaultFraming: reports over several lines, as documents show them
 	Extra      bool          // FaultFraming: reports carry members no document names
 	Rate       int           // FaultSlowRead: bytes per second
+	Flavour    string        // FaultV2: V2Confluent …
 }
 
 // Faults are the faults at work. Where several of one kind apply to a stream
@@ -120,8 +122,8 @@ func (f *Fault) validate() error {
 			return fmt.Errorf("body must be json, html, jetty or empty")
 		}
 	case FaultReport:
-		if f.Code < 100 || f.Code > 59999 {
-			return fmt.Errorf("want an error_code, 100..59999")
+		if f.Code < 1 || f.Code > 59999 {
+			return fmt.Errorf("want an error_code, 1..59999")
 		}
 	case FaultFraming:
 		switch f.Chunks {
@@ -132,6 +134,10 @@ func (f *Fault) validate() error {
 	case FaultSlow:
 		if f.For <= 0 {
 			return fmt.Errorf("want a delay, such as 200ms")
+		}
+	case FaultV2:
+		if findFlavour(f.Flavour) == nil {
+			return fmt.Errorf("want confluent, pandaproxy, karapace or strimzi")
 		}
 	case FaultSlowRead:
 		if f.Rate <= 0 {

@@ -17,11 +17,17 @@ type activeFault struct {
 // faultSet is one setting of Faults. It is replaced as a whole.
 type faultSet struct {
 	all     []*activeFault
+	flavour *flavour      // FaultV2's, else that of the set before
 	changed chan struct{} // closed when another set takes its place
 }
 
-func newFaultSet(fs Faults) *faultSet {
-	s := &faultSet{changed: make(chan struct{})}
+func newFaultSet(fs Faults, flavour *flavour) *faultSet {
+	s := &faultSet{changed: make(chan struct{}), flavour: flavour}
+	for i := len(fs) - 1; i >= 0; i-- {
+		if fs[i].Kind == FaultV2 {
+			s.flavour = findFlavour(fs[i].Flavour)
+		}
+	}
 	for _, f := range fs {
 		s.all = append(s.all, &activeFault{Fault: f})
 	}

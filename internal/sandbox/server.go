@@ -23,7 +23,8 @@ type Sandbox struct {
 	broker  *broker
 	limiter *recordLimiter
 	posts   *postLimiter
-	routes  []route
+	routes  map[*flavour][]route
+	turn    atomic.Uint32 // whose turn it is among partitions
 	faults  atomic.Pointer[faultSet]
 	stats   stats
 	tls     *tls.Config
@@ -34,7 +35,7 @@ type Sandbox struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // accept loop, connections, running timers
 
-	mu     sync.Mutex // guards conns and closed; taken before a connection's own locks
+	mu     sync.Mutex // guards conns, closed and changes of faults; taken before a connection's own locks
 	conns  map[*conn]struct{}
 	closed bool
 }
@@ -62,8 +63,8 @@ func Start(cfg Config) (*Sandbox, error) {
 		return nil, err
 	}
 	s.limiter, s.posts = newRecordLimiter(s.limits), newPostLimiter(s.limits.PostsPerSecond)
-	s.faults.Store(newFaultSet(cfg.Faults))
-	s.routes = kafkaRoutes()
+	s.faults.Store(newFaultSet(cfg.Faults, confluentV2))
+	s.routes = routesOf()
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if err := s.listen(); err != nil {
 		s.cancel()
@@ -192,14 +193,17 @@ func (s *Sandbox) CAPEM() []byte { return s.caPEM }
 
 // SetFaults puts fs in place of the faults at work. Open streams take them up
 // with their next record; a stalled stream goes on at once. Counts (Times,
-// Count) start anew.
+// Count) start anew. Without a FaultV2 among fs the server stays the one it is.
 //
 // Errors: what Faults.Validate says; nothing has changed then.
 func (s *Sandbox) SetFaults(fs Faults) error {
 	if err := fs.Validate(); err != nil {
 		return err
 	}
-	old := s.faults.Swap(newFaultSet(fs))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.faults.Load()
+	s.faults.Store(newFaultSet(fs, old.flavour))
 	close(old.changed)
 	return nil
 }
