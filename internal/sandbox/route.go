@@ -1,8 +1,6 @@
 package sandbox
 
 import (
-	"crypto/subtle"
-	"encoding/base64"
 	"net/url"
 	"slices"
 	"strings"
@@ -77,7 +75,7 @@ func (s *Sandbox) handle(c *conn, req *request) bool {
 func routesOf() map[*flavour][]route {
 	out := map[*flavour][]route{}
 	for _, f := range flavours() {
-		out[f] = v2Routes(f, f.routes()...)
+		out[f] = append(v2Routes(f, f.routes()...), tokenRoutes()...)
 	}
 	out[confluentV2] = append(kafkaRoutes(), out[confluentV2]...)
 	return out
@@ -146,6 +144,7 @@ func kafkaRoutes() []route {
 	add("GET", "/v3/clusters/{cluster}/topics/{topic}", getTopic)
 	add("GET", "/v3/clusters/{cluster}/topics/{topic}/partitions", getPartitions)
 	add("GET", "/v3/clusters/{cluster}/topics/{topic}/partitions/{partition}", getPartition)
+	out = append(out, kafkaRoute("POST", "/v3/clusters/{cluster}/topics/{topic}/records:batch", postBatch)...)
 	return append(out, kafkaRoute("POST", "/v3/clusters/{cluster}/topics/{topic}/records", postRecords)...)
 }
 
@@ -167,24 +166,6 @@ func (x *exchange) refuse(checkCluster bool) *answer {
 		return statusError(406)
 	}
 	return nil
-}
-
-// unauthorized checks Basic credentials where any are configured.
-func (x *exchange) unauthorized() *answer {
-	if len(x.sb.creds) == 0 {
-		return nil
-	}
-	scheme, token, _ := strings.Cut(x.req.get("Authorization"), " ")
-	if strings.EqualFold(scheme, "Basic") {
-		if pair, err := base64.StdEncoding.DecodeString(strings.TrimSpace(token)); err == nil {
-			key, secret, _ := strings.Cut(string(pair), ":")
-			want, ok := x.sb.creds[key]
-			if subtle.ConstantTimeCompare([]byte(secret), []byte(want)) == 1 && ok {
-				return nil
-			}
-		}
-	}
-	return x.flavour.refuse(401, 40101, "Unauthorized").with("WWW-Authenticate", `Basic realm="Kafka REST"`)
 }
 
 // acceptsJSON says whether the client takes application/json.

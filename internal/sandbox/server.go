@@ -19,7 +19,7 @@ import (
 type Sandbox struct {
 	cfg     Config
 	limits  Limits
-	creds   map[string]string
+	keeper  *keeper
 	broker  *broker
 	limiter *recordLimiter
 	posts   *postLimiter
@@ -56,14 +56,14 @@ func Start(cfg Config) (*Sandbox, error) {
 	}
 	s := &Sandbox{cfg: cfg, conns: map[*conn]struct{}{}}
 	var err error
-	if s.creds, err = cfg.credentials(); err != nil {
+	if s.keeper, err = cfg.keeper(); err != nil {
 		return nil, err
 	}
 	if s.limits, err = cfg.limits(); err != nil {
 		return nil, err
 	}
 	s.limiter, s.posts = newRecordLimiter(s.limits), newPostLimiter(s.limits.PostsPerSecond)
-	s.faults.Store(newFaultSet(cfg.Faults, confluentV2))
+	s.faults.Store(newFaultSet(cfg.Faults, confluentV2, cfg.clock()))
 	s.routes = routesOf()
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if err := s.listen(); err != nil {
@@ -88,6 +88,9 @@ func (s *Sandbox) listen() error {
 		host, _, _ := net.SplitHostPort(s.cfg.Listen)
 		var err error
 		if s.tls, s.caPEM, err = selfSigned(host); err != nil {
+			return err
+		}
+		if err := s.cfg.askForCerts(s.tls); err != nil {
 			return err
 		}
 		if s.cfg.CAFile != "" {
@@ -203,7 +206,7 @@ func (s *Sandbox) SetFaults(fs Faults) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := s.faults.Load()
-	s.faults.Store(newFaultSet(fs, old.flavour))
+	s.faults.Store(newFaultSet(fs, old.flavour, s.cfg.clock()))
 	close(old.changed)
 	return nil
 }

@@ -350,7 +350,7 @@ func (st *stream) produce(p *pending, src []byte, soft error) *codeError {
 			return &codeError{408, p.text}
 		}
 	}
-	if err := bindRecord(&st.bound, src); err != nil {
+	if err := bindMembers(&st.bound, src, st.whole); err != nil {
 		return &codeError{400, err.Error()}
 	}
 	if soft != nil {
