@@ -53,6 +53,9 @@ func Start(cfg Config) (*Sandbox, error) {
 	if cfg.clock == nil {
 		cfg.clock = time.Now
 	}
+	if cfg.reachFor == 0 {
+		cfg.reachFor = ReachKafka
+	}
 	s := &Sandbox{cfg: cfg, conns: map[*conn]struct{}{}}
 	var err error
 	if s.creds, err = cfg.credentials(); err != nil {
@@ -69,7 +72,7 @@ func Start(cfg Config) (*Sandbox, error) {
 		s.cancel()
 		return nil, err
 	}
-	startCtx, cancel := context.WithTimeout(s.ctx, 30*time.Second)
+	startCtx, cancel := context.WithTimeout(s.ctx, cfg.reachFor)
 	defer cancel()
 	if s.broker, err = startBroker(startCtx, &s.cfg, s.limits); err != nil {
 		s.cancel()
