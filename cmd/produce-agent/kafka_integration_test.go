@@ -48,6 +48,19 @@ func TestKafka(t *testing.T) {
 		run  func(*testing.T)
 	}{
 		{"plain", s.plain},
+		{"fifty partitions", s.fifty},
+		{"log append time", s.logAppendTime},
+		{"too large", s.tooLarge},
+		{"time out of range", s.badTime},
+		{"partition out of range", s.badPartition},
+		{"topic missing", s.missing},
+		{"topic denied", s.denied},
+		{"topic made anew", s.recreated},
+		{"agent killed", s.agentKill},
+		{"gateway killed", s.gatewayKill},
+		{"gateway first", s.gatewayFirst},
+		{"leader killed", s.leaderKill},
+		{"broker away", s.brokerAway},
 	} {
 		began := time.Now()
 		t.Run(c.name, func(t *testing.T) {

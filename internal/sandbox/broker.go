@@ -85,9 +85,9 @@ func startBroker(ctx context.Context, cfg *Config, limits Limits) (_ *broker, er
 	if b.client, err = kgo.NewClient(b.opts...); err != nil {
 		return nil, fmt.Errorf("make the Kafka client: %w", err)
 	}
-	meta, err := b.metadata(ctx, nil)
+	meta, err := b.reach(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("reach Kafka at %s: %w", b.addr, err)
+		return nil, err
 	}
 	if b.cluster == "" && meta.ClusterID != nil {
 		b.cluster = *meta.ClusterID
@@ -99,6 +99,22 @@ func startBroker(ctx context.Context, cfg *Config, limits Limits) (_ *broker, er
 		}
 	}
 	return b, nil
+}
+
+// reach asks Kafka what it has, again and again until ctx ends: it may be
+// starting as well.
+func (b *broker) reach(ctx context.Context) (*kmsg.MetadataResponse, error) {
+	for began := time.Now(); ; {
+		meta, err := b.metadata(ctx, nil)
+		if err == nil {
+			return meta, nil
+		}
+		select {
+		case <-time.After(250 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("no broker at %s answers, asked for %s: %w; check --brokers, and that Kafka is up", b.addr, time.Since(began).Round(time.Second), err)
+		}
+	}
 }
 
 // startFake starts the Kafka in the process, on disk: in memory it would keep

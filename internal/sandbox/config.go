@@ -69,11 +69,15 @@ type Config struct {
 
 	Logger *slog.Logger // nil: nothing is logged
 
-	clock func() time.Time // nil: time.Now; what limits and ages go by
+	clock    func() time.Time // nil: time.Now; what limits and ages go by
+	reachFor time.Duration    // how long to look for Kafka at start; 0: ReachKafka
 }
 
 // DefaultClusterID is the cluster id without Config.ClusterID.
 const DefaultClusterID = "lkc-sandbox"
+
+// ReachKafka is how long Start looks for a Kafka that does not answer.
+const ReachKafka = 30 * time.Second
 
 // ErrFaultHelp is what --fault help ends flag parsing with: the caller prints
 // FaultHelp and stops.
