@@ -105,8 +105,12 @@ func (p Profile) String() string {
 	if p.Connections == 0 && p.Records == 0 && p.Bytes == 0 {
 		return name
 	}
-	return fmt.Sprintf("%s (%s, %s, %s, messages up to %s MB)", name,
-		orNone(p.Connections, "POSTs/s"), orNone(p.Records, "records/s"), orNone(p.Bytes/1e6, "MB/s"), digits(float64(p.MessageBytes)/1e6))
+	message := "any message"
+	if p.MessageBytes > 0 {
+		message = "messages up to " + digits(float64(p.MessageBytes)/1e6) + " MB"
+	}
+	return fmt.Sprintf("%s (%s, %s, %s, %s)", name,
+		orNone(p.Connections, "POSTs/s"), orNone(p.Records, "records/s"), orNone(p.Bytes/1e6, "MB/s"), message)
 }
 
 func orNone(v float64, unit string) string {
