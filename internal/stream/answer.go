@@ -25,7 +25,7 @@ type head struct {
 	contentType string
 	encoding    string // Content-Encoding
 	location    string
-	retryAfter  string
+	rates       rates  // what it says of limits
 	doSFilter   string // Jetty's DoS filter says here what it did
 	keepOpen    bool   // HTTP/1.1 without "Connection: close"
 }
@@ -162,15 +162,15 @@ func parseHead(raw []byte) (head, int64, error) {
 			continue
 		}
 		value = strings.TrimSpace(value)
-		switch strings.ToLower(name) {
+		name = strings.ToLower(name)
+		h.rates.note(name, value)
+		switch name {
 		case "content-type":
 			h.contentType = value
 		case "content-encoding":
 			h.encoding = strings.ToLower(value)
 		case "location":
 			h.location = value
-		case "retry-after":
-			h.retryAfter = value
 		case "dosfilter":
 			h.doSFilter = value
 		case "connection":

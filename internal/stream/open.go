@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/valyala/fasthttp"
 
@@ -26,6 +27,8 @@ type Target struct {
 	ClusterID string
 	Auth      auth.Authorizer
 	TLS       *tls.Config // for https; nil otherwise
+
+	dial func(ctx context.Context, network, address string) (net.Conn, error) // nil: the network
 }
 
 // produceURL returns where records of topic are POSTed.
@@ -67,11 +70,17 @@ func sameOrigin(a, b *url.URL) bool {
 	return a.Scheme == "http" && b.Scheme == "https" && a.Port() == "" && b.Port() == ""
 }
 
+var dialer = net.Dialer{KeepAlive: 15 * time.Second}
+
 // dial connects to u, TLS included.
 func (p *Pool) dial(ctx context.Context, u *url.URL) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.DialTimeout)
 	defer cancel()
-	conn, err := p.dialer.DialContext(ctx, "tcp", hostPort(u))
+	dial := p.target.dial
+	if dial == nil {
+		dial = dialer.DialContext
+	}
+	conn, err := dial(ctx, "tcp", hostPort(u))
 	if err != nil {
 		return nil, explainDial(u, err)
 	}

@@ -139,16 +139,16 @@ const (
 // refusal is a response that is no stream: its status, what to do about it and
 // what to tell the operator. No record was rejected by it.
 type refusal struct {
-	status    int
-	fate      openFate
-	unknown   bool // records sent before it may have been produced all the same
-	throttle  bool // too many POSTs a second
-	denied    bool // with openTopic
-	location  string
-	text      string // what the server said, one line
-	remedy    string // what to do
-	html      bool
-	retryText string // Retry-After as it came
+	status   int
+	fate     openFate
+	unknown  bool // records sent before it may have been produced all the same
+	throttle bool // too many POSTs a second
+	denied   bool // with openTopic
+	location string
+	text     string // what the server said, one line
+	remedy   string // what to do
+	html     bool
+	rates    rates // what the head said of limits
 }
 
 func (r *refusal) Error() string {
@@ -169,7 +169,7 @@ func (r *refusal) Error() string {
 // Source: kafka-rest and rest-utils before the handler runs (Jetty's own error
 // pages among them), RFC 9110 for the rest.
 func judgeStatus(h head, body []byte) *refusal {
-	r := &refusal{status: h.status, location: h.location, retryText: h.retryAfter}
+	r := &refusal{status: h.status, location: h.location, rates: h.rates}
 	code, text := errorBody(body)
 	if code != 0 && code != h.status {
 		text = strconv.Itoa(code) + " " + text

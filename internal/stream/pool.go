@@ -13,8 +13,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"math/rand/v2"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -72,7 +72,6 @@ type Pool struct {
 	limiter *limit.Limiter
 	limited bool // the profile has limits: pace from the start
 	log     *slog.Logger
-	dialer  net.Dialer
 	stats   *counters
 	observe func(seconds float64) // delivery latency; may be nil
 	start   time.Time
@@ -83,6 +82,7 @@ type Pool struct {
 	closing   atomic.Bool
 	lastGood  atomic.Int64 // when a record was last delivered, as pool time
 	starving  atomic.Int32 // topics waiting for a stream
+	posting   atomic.Int32 // serve goroutines waiting for the budget of POSTs
 	probe     chan struct{}
 	idle      chan struct{} // one token: a topic has nothing outstanding, or failed
 	failed    chan struct{}
@@ -98,7 +98,9 @@ type Pool struct {
 	live      map[*stream]struct{}
 	active    int // serve goroutines, replacements included
 	starved   []*topic
-	fails     int // opens in a row that brought no report
+	parking   *topic   // the one topic that may hold a place and take nothing, see park.go
+	parked    []*topic // others that wait to be probed
+	fails     int      // opens in a row that brought no report
 	notBefore time.Time
 	backoffs  *backoff.ExponentialBackOff
 	connected bool // a connection was made once
@@ -118,7 +120,7 @@ func New(cfg Config, target Target, profile limit.Profile, h Handler, log *slog.
 	p := &Pool{
 		cfg: cfg, target: target, handler: h, limiter: limit.New(profile),
 		limited: profile.Records > 0 || profile.Bytes > 0,
-		log:     log, dialer: net.Dialer{KeepAlive: 15 * time.Second}, stats: newCounters(), observe: observe,
+		log:     log, stats: newCounters(), observe: observe,
 		start: time.Now(), probe: make(chan struct{}, 1), idle: make(chan struct{}, 1), failed: make(chan struct{}), broken: make(chan struct{}),
 		ctx: ctx, cancel: cancel,
 		topics: map[string]*topic{}, live: map[*stream]struct{}{}, warnedAt: map[string]time.Time{},
@@ -358,7 +360,7 @@ func (p *Pool) Stats() Stats {
 		s.InFlight += records
 		s.Open++
 	})
-	s.PerSecond = p.limiter.PerSecond()
+	s.PerSecond, s.Found = p.limiter.PerSecond(), p.limiter.Found()
 	return s
 }
 
@@ -451,12 +453,21 @@ func (p *Pool) Broken() <-chan struct{} { return p.broken }
 
 func (p *Pool) breaks() { p.breakOnce.Do(func() { close(p.broken) }) }
 
-// slowDown passes n reports that said 429 on to the limiter.
-func (p *Pool) slowDown(n int) {
+// slowDown passes n reports that said 429, of records of that many bytes, on to the limiter.
+func (p *Pool) slowDown(n, bytes int) {
 	p.throttled.Store(true)
-	if p.limiter.Throttled(time.Now(), n) {
-		p.warn("throttled", "the cluster says 429: slowing down", "records_per_second", int(p.limiter.PerSecond()))
+	if !p.limiter.Throttled(time.Now(), n, bytes) {
+		return
 	}
+	var found []any
+	f := p.limiter.Found()
+	if f.Records > 0 {
+		found = append(found, "records_per_second", math.Round(f.Records*10)/10)
+	}
+	if f.Bytes > 0 {
+		found = append(found, "bytes_per_second", math.Round(f.Bytes))
+	}
+	p.warn("throttled", "the cluster says 429: slowing down", found...)
 }
 
 // backoff returns the jittered wait of a level: the initial one doubled that

@@ -31,6 +31,8 @@ type reading struct {
 	reported   int // likewise, of any code
 	throttled  int // likewise, of 429s
 	bytes      int
+	goodBytes  int // of the delivered
+	slowBytes  int // of those that drew 429
 	final      int
 	everGood   bool
 	suspect    bool // the last report blamed its own record for a syntax error
@@ -139,6 +141,8 @@ func (r *reading) checkHead(h head) error {
 				remedy: "something in between compresses: exempt this path from it, for reports would not arrive before megabytes of them",
 			}
 		}
+		now := time.Now()
+		r.s.p.limiter.PostTaken(now, h.rates.told(now))
 		return nil
 	}
 	_ = r.s.conn.SetReadDeadline(time.Now().Add(lastWait))
@@ -225,7 +229,9 @@ func (r *reading) tellRun() {
 		return
 	}
 	b := r.cur.b
-	r.bytes += len(b.Bytes(r.runFrom, r.at))
+	size := len(b.Bytes(r.runFrom, r.at))
+	r.bytes += size
+	r.goodBytes += size
 	r.s.p.stats.code(b.Route, 200, n)
 	r.s.p.handler.Delivered(b, r.runFrom, r.at)
 	r.runFrom = r.at
@@ -282,6 +288,9 @@ func (r *reading) report(rep *Report) error {
 		s.noMore.Store(true)
 		s.kick()
 	}
+	if v.Hold {
+		s.kick() // the writer has nothing to send any more
+	}
 	if v.Hold && !v.Denied {
 		// Each further record would block the server's reader for up to a minute.
 		s.end(endHeld)
@@ -327,6 +336,7 @@ func (r *reading) fail(g segment, i int, v Verdict, rep *Report) {
 		s.t.block(g, i, try, v, rep.ErrorCode, string(rep.Message))
 	case v.Throttle:
 		r.throttled++
+		r.slowBytes += len(b.Bytes(i, i+1))
 		s.t.retry(g, i, try, s.t.throttleLevel())
 	default:
 		s.t.retry(g, i, try, max(0, int(try.Attempts)-1))
@@ -348,24 +358,28 @@ func (r *reading) settle() {
 		}
 		s.t.proven.Store(true)
 		s.p.opened(s)
+		if old := s.replaces; old != nil {
+			old.replaced.Store(true)
+			old.kick()
+		}
 	}
 	s.touch()
 	if r.delivered > 0 {
 		r.everGood = true
 		now := time.Now()
 		s.p.lastGood.Store(int64(s.p.since(now)))
-		s.p.limiter.Delivered(now, r.delivered)
+		s.p.limiter.Delivered(now, r.delivered, r.goodBytes)
 		if s.t.troubled.Load() {
 			s.t.recovered()
 		}
 	}
 	if r.throttled > 0 {
-		s.p.slowDown(r.throttled)
-		r.throttled = 0
+		s.p.slowDown(r.throttled, r.slowBytes)
+		r.throttled, r.slowBytes = 0, 0
 	}
 	s.win.release(r.reported, r.bytes)
 	final := r.final
-	r.reported, r.delivered, r.bytes, r.final = 0, 0, 0, 0
+	r.reported, r.delivered, r.bytes, r.goodBytes, r.final = 0, 0, 0, 0, 0
 	if s.finished.Load() {
 		if records, _, _ := s.win.fill(); records == 0 {
 			r.lastCall()

@@ -24,7 +24,9 @@ const (
 	// server's last chunk before it closes the connection.
 	lastWait = 2 * time.Second
 	// slice is how long a stream keeps its place while other topics wait for
-	// one: with 4 streams 4 POSTs a second, of 25 that a cluster takes.
+	// one: with 4 streams 4 POSTs a second, of 25 that a cluster takes. It keeps
+	// it longer while a place that was given away waits for the budget of POSTs:
+	// one more would only wait there, too.
 	slice = time.Second
 )
 
@@ -56,6 +58,8 @@ type stream struct {
 	jitter  float64 // 0.8..1.2, times age and records at which it is replaced
 	release func()  // lets the next goroutine try, while opens fail
 
+	replaces *stream // ends once this one has brought a report
+
 	limit    streamLimit
 	scratch  []byte
 	single   bool      // one window, then the body ends: the endpoint buffers requests
@@ -70,7 +74,7 @@ type stream struct {
 	replacing atomic.Bool   // a replacement was asked for
 	retireAt  atomic.Int64  // not before this pool time; moves when a replacement failed
 	records   atomic.Int64  // sent
-	replaced  atomic.Bool   // the replacement is connected
+	replaced  atomic.Bool   // the replacement works
 	confirmed atomic.Bool   // a report has come
 	silent    atomic.Bool   // no report came for too long: the body ends here
 	ended     atomic.Int64  // when the last chunk was written, as pool time
@@ -152,7 +156,7 @@ func (s *stream) next() (g segment, ok bool) {
 		if s.over() {
 			return segment{}, false
 		}
-		if s.p.starving.Load() > 0 && time.Since(s.born) > slice {
+		if s.p.starving.Load() > 0 && time.Since(s.born) > slice && s.p.posting.Load() == 0 {
 			s.end(endIdle) // others wait for a stream: this topic goes to the end of the queue
 			return segment{}, false
 		}
@@ -172,6 +176,10 @@ func (s *stream) next() (g segment, ok bool) {
 				s.end(endDrain)
 				return segment{}, false
 			}
+			if s.p.starving.Load() > 0 && !s.confirmed.Load() && s.t.sentAll() {
+				s.end(endIdle) // likewise: others wait for the place
+				return segment{}, false
+			}
 			s.wait(nil, s.win.space)
 			continue
 		}
@@ -180,6 +188,10 @@ func (s *stream) next() (g segment, ok bool) {
 		}
 		fresh := s.t.fresh
 		if s.t.gated.Load() {
+			if s.t.held() && !s.t.probing() {
+				s.end(endHeld) // it takes none for a while: the place is for others
+				return segment{}, false
+			}
 			fresh = nil
 		}
 		select {

@@ -38,6 +38,8 @@ type topic struct {
 	proven      atomic.Bool   // reports come
 	troubled    atomic.Bool   // back-off or hold is on: a delivered report ends it
 
+	queued bool // in starved or parked; guarded by Pool.mu
+
 	mu       sync.Mutex
 	streams  int   // serve goroutines
 	taken    int64 // records of fresh batches taken so far
@@ -441,6 +443,13 @@ func (t *topic) held() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.hold != nil
+}
+
+// probing says whether a record that probes the topic is ready to be sent.
+func (t *topic) probing() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.hold != nil && t.hold.probe != nil
 }
 
 // leftover takes out all that was never settled. Called with mu held.

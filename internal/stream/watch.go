@@ -17,7 +17,16 @@ func (p *Pool) watch() {
 		case <-p.ctx.Done():
 			return
 		case now := <-ticker.C:
-			p.eachStream(func(s *stream) { s.inspect(now) })
+			var silent []*stream
+			p.eachStream(func(s *stream) {
+				s.inspect(now)
+				if s.silent.Load() && !s.confirmed.Load() {
+					silent = append(silent, s)
+				}
+			})
+			for _, s := range silent {
+				p.suspect(s)
+			}
 			if now.Sub(swept) > forgetAfter/4 {
 				swept = now
 				p.forget(now)
@@ -73,14 +82,10 @@ func (p *Pool) explainSilence(t *topic) {
 	text := fmt.Sprintf("does not exist on cluster %s, and was not created by producing to it (create the topic, or check its name)", p.target.ClusterID)
 	if p.cfg.OneShot {
 		t.fail(&TopicError{Topic: t.name, Text: text})
-		p.eachStream(func(s *stream) {
-			if s.t == t {
-				s.abort(endHeld)
-			}
-		})
+		p.abortTopic(t)
 		return
 	}
-	p.warn("held:"+t.name, "no delivery report yet", "topic", t.name, "error", text)
+	p.park(t, text)
 }
 
 func jittered(d time.Duration, factor float64) time.Duration {
