@@ -42,7 +42,7 @@ type topic struct {
 	waiting  map[int]*retrySet // by back-off level
 	backlog  int               // bytes in again, waiting and held, and of what order keeps
 	order    order
-	level    int               // back-off level of throttled records
+	level    int // back-off level of throttled records
 	hold     *hold
 	err      error
 	redirect *url.URL // where the last redirect led
