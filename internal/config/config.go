@@ -200,7 +200,7 @@ type Route struct {
 	MaxRecordBytes Size       `key:"max_record_bytes" range:"1KB..1GB" def:"8MB, or the cluster's limits.message_bytes"`
 	Buffer         Buffer     `key:"buffer"`
 	Spill          string     `key:"spill" enum:"parked,never,always" def:"parked with a disk buffer and a file input, else never"`
-	Ordering       string     `key:"ordering" enum:"none,strict" later:"key"`
+	Ordering       string     `key:"ordering" enum:"none,key,strict"`
 	Retry          Retry      `key:"retry"`
 	DeadLetter     DeadLetter `key:"dead_letter"`
 }

@@ -12,6 +12,7 @@ package stream
 import (
 	"context"
 	"errors"
+	"hash/maphash"
 	"log/slog"
 	"math"
 	"math/rand/v2"
@@ -70,7 +71,9 @@ type Pool struct {
 	target  Target
 	handler Handler
 	limiter *limit.Limiter
-	limited bool // the profile has limits: pace from the start
+	limited bool         // the profile has limits: pace from the start
+	ordered bool         // by key, or strictly
+	seed    maphash.Seed // of keys
 	log     *slog.Logger
 	stats   *counters
 	observe func(seconds float64) // delivery latency; may be nil
@@ -113,14 +116,11 @@ type Pool struct {
 // the time between writing a batch and its last report, in seconds.
 func New(cfg Config, target Target, profile limit.Profile, h Handler, log *slog.Logger, observe func(float64)) *Pool {
 	ctx, cancel := context.WithCancel(context.Background())
-	if cfg.Strict {
-		cfg.Streams, cfg.InFlight = 1, 1
-	}
 	cfg.InFlightBytes = cfg.WindowBytes()
 	p := &Pool{
 		cfg: cfg, target: target, handler: h, limiter: limit.New(profile),
-		limited: profile.Records > 0 || profile.Bytes > 0,
-		log:     log, stats: newCounters(), observe: observe,
+		limited: profile.Records > 0 || profile.Bytes > 0, ordered: cfg.Strict || cfg.ByKey, seed: maphash.MakeSeed(),
+		log: log, stats: newCounters(), observe: observe,
 		start: time.Now(), probe: make(chan struct{}, 1), idle: make(chan struct{}, 1), failed: make(chan struct{}), broken: make(chan struct{}),
 		ctx: ctx, cancel: cancel,
 		topics: map[string]*topic{}, live: map[*stream]struct{}{}, warnedAt: map[string]time.Time{},
@@ -175,8 +175,14 @@ func (p *Pool) hand(ctx context.Context, b *record.Batch, timer *time.Timer) err
 	if b.Raw {
 		t.raw.Store(true)
 	}
+	if p.ordered {
+		p.keyed(b)
+	}
 	b.Seal()
 	err := p.enqueue(ctx, t, b, timer)
+	if p.ordered && err == nil {
+		t.signal()
+	}
 	if err != nil {
 		t.outstanding.Add(-n)
 		p.checkIdle()
@@ -269,6 +275,11 @@ func (p *Pool) forget(now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for name, t := range p.topics {
+		if t.outstanding.Load() == 0 {
+			t.mu.Lock()
+			t.order.out.shrink()
+			t.mu.Unlock()
+		}
 		if t.outstanding.Load() > 0 || p.since(now)-time.Duration(t.used.Load()) < forgetAfter {
 			continue
 		}

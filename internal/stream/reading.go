@@ -34,6 +34,7 @@ type reading struct {
 	goodBytes  int // of the delivered
 	slowBytes  int // of those that drew 429
 	final      int
+	done       []uint32 // keys of what is final since the last settle
 	everGood   bool
 	suspect    bool // the last report blamed its own record for a syntax error
 	terminal   *Verdict
@@ -234,6 +235,9 @@ func (r *reading) tellRun() {
 	r.goodBytes += size
 	r.s.p.stats.code(b.Route, 200, n)
 	r.s.p.handler.Delivered(b, r.runFrom, r.at)
+	if r.s.p.ordered {
+		r.done = append(r.done, b.Keys[r.runFrom:r.at]...)
+	}
 	r.runFrom = r.at
 	b.Resolve(n)
 	r.final += n
@@ -323,6 +327,9 @@ func (r *reading) fail(g segment, i int, v Verdict, rep *Report) {
 			Code: rep.ErrorCode, Reason: v.Reason, Message: string(rep.Message), Attempts: int(try.Attempts),
 		})
 		s.t.rejected()
+		if s.p.ordered {
+			r.done = append(r.done, b.Keys[i])
+		}
 		r.final++
 		return
 	}
@@ -384,6 +391,10 @@ func (r *reading) settle() {
 		if records, _, _ := s.win.fill(); records == 0 {
 			r.lastCall()
 		}
+	}
+	if len(r.done) > 0 {
+		s.t.release(r.done)
+		r.done = r.done[:0]
 	}
 	if final > 0 {
 		s.t.settled(final) // last: who waits for it finds all counted
@@ -457,12 +468,15 @@ func (r *reading) blameHead(left []segment) []segment {
 			Code: 400, Reason: reason, Message: r.terminalAt, Attempts: int(try.Attempts) + 1,
 		})
 		s.t.rejected()
+		if s.p.ordered {
+			s.t.release(head.b.Keys[head.from : head.from+1])
+		}
 		s.t.settled(1)
 	} else {
 		one := head.b.Fresh()
 		one.Again(head.b, head.from, try)
 		one.Seal()
-		rest = append([]segment{{b: one, to: 1, base: head.serial()}}, rest...)
+		rest = append([]segment{{b: one, to: 1}}, rest...)
 	}
 	head.b.Resolve(1)
 	return rest

@@ -33,6 +33,9 @@ func (p *Pool) grow(t *topic) {
 	defer p.mu.Unlock()
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if p.cfg.Strict || p.ordered && t.gated.Load() {
+		return // more streams would find nothing more that may go
+	}
 	if p.active < p.cfg.Streams && p.fails == 0 && len(p.starved) == 0 && t.hold == nil && t.proven.Load() && !p.closing.Load() {
 		p.startOrQueue(t)
 	}

@@ -186,18 +186,16 @@ func (s *stream) next() (g segment, ok bool) {
 		if g, ok = s.t.take(); ok {
 			return g, true
 		}
-		fresh := s.t.fresh
-		if s.t.gated.Load() {
-			if s.t.held() && !s.t.probing() {
-				s.end(endHeld) // it takes none for a while: the place is for others
-				return segment{}, false
-			}
-			fresh = nil
+		if g, ok = s.t.pull(); ok {
+			return g, true
 		}
-		select {
-		case b := <-fresh:
-			return s.t.whole(b), true
-		default:
+		if s.t.gated.Load() && s.t.held() && !s.t.probing() {
+			s.end(endHeld) // it takes none for a while: the place is for others
+			return segment{}, false
+		}
+		fresh := s.t.fresh
+		if s.t.gated.Load() || s.p.ordered { // what is in order is waited for by wake
+			fresh = nil
 		}
 		if s.p.starving.Load() > 0 {
 			s.end(endIdle)
@@ -231,10 +229,6 @@ func (s *stream) over() bool {
 	case s.retire.Load() && !s.replacing.Load():
 		if records, _, _ := s.win.fill(); records == 0 && time.Since(s.lastSend) > time.Second {
 			s.end(endAge) // idle: a replacement would only idle in its place
-			return true
-		}
-		if s.p.cfg.Strict {
-			s.end(endAge) // what is in flight here must be final before the next record goes
 			return true
 		}
 		s.replacing.Store(true)
@@ -305,10 +299,6 @@ func (s *stream) roomy() bool {
 // returns false when the stream is over; what was not written is put back.
 func (s *stream) send(g segment) bool {
 	for g.records() > 0 {
-		if s.t.behind(g) {
-			s.t.putBack(g)
-			return true
-		}
 		n, size := s.fit(g)
 		if n == 0 && s.single {
 			s.end(endRequest)
@@ -414,15 +404,7 @@ func (s *stream) ready() (segment, bool) {
 	if g, ok := s.t.take(); ok {
 		return g, true
 	}
-	if s.t.gated.Load() {
-		return segment{}, false
-	}
-	select {
-	case b := <-s.t.fresh:
-		return s.t.whole(b), true
-	default:
-		return segment{}, false
-	}
+	return s.t.pull()
 }
 
 // chunk copies a part of a batch, framed, into the scratch buffer.
