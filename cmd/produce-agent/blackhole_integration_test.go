@@ -49,10 +49,11 @@ const reportTimeout = time.Second
 // streams end meanwhile, and when the hole is gone all is delivered.
 func TestOracleBlackHole(t *testing.T) {
 	t.Parallel()
+	var all sync.WaitGroup
+	defer all.Wait()
 	// f makes a hole behind so many bytes of each of t-3's connections.
 	f := func(name string, after [2]int64) {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
+		aside(t, &all, name, func(t *testing.T) {
 			o := newOracle(t, 300, fourTopics)
 			x := newSite(t, o, topicsYAML)
 			var hole atomic.Bool

@@ -23,7 +23,7 @@ func somewhere(rnd *rand.Rand, most int) int64 {
 // each at most a window is there twice. ORACLE_CUTS says how often.
 func TestOracleCuts(t *testing.T) {
 	t.Parallel()
-	cuts := times(t, "ORACLE_CUTS", 60)
+	cuts := times(t, "ORACLE_CUTS", 40)
 	rnd := seeded(t)
 	o := newOracle(t, 300, nil)
 	x := newSite(t, o, everyYAML)
@@ -95,12 +95,13 @@ func (o *oracle) gap() (longest time.Duration) {
 // never sent again, and records come again within a second.
 func TestOracleServerRotates(t *testing.T) {
 	t.Parallel()
-	rounds := times(t, "ORACLE_ROTATIONS", 6)
+	rounds := times(t, "ORACLE_ROTATIONS", 5)
+	var all sync.WaitGroup
+	defer all.Wait()
 	// each is how many may be there twice for a stream that ended; -1: as many
 	// as drew 408, which means that they are in Kafka.
 	f := func(name string, each int, set func(*sandbox.Config), faults ...string) {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
+		aside(t, &all, name, func(t *testing.T) {
 			o := newOracle(t, 300, set)
 			o.faults(t, faults...)
 			x := newSite(t, o, oneStreamYAML)

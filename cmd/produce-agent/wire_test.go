@@ -33,8 +33,9 @@ type wire struct {
 	cuts   atomic.Int64 // ends of connections that were this wire's doing
 	carry  [2]atomic.Int64
 
-	mu    sync.Mutex          // guards conns
+	mu    sync.Mutex          // guards what follows
 	conns map[net.Conn][]byte // with what the agent sent first on it
+	live  map[*carried]bool
 }
 
 // trouble is what happens to one connection. The zero value is none.
@@ -69,7 +70,7 @@ func newWire(t testing.TB, url string, l net.Listener, plan func(first []byte) t
 		}
 	}
 	_, to, _ := strings.Cut(url, "://")
-	w := &wire{t: t, l: l, to: to, plan: plan, done: make(chan struct{}), conns: map[net.Conn][]byte{}}
+	w := &wire{t: t, l: l, to: to, plan: plan, done: make(chan struct{}), conns: map[net.Conn][]byte{}, live: map[*carried]bool{}}
 	w.all.Go(w.accept)
 	t.Cleanup(func() {
 		close(w.done)
@@ -134,6 +135,18 @@ func (w *wire) cutTopics(topics ...string) {
 	}
 }
 
+// silence lets every connection there is fall silent, for good.
+func (w *wire) silence() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for c := range w.live {
+		c.once.Do(func() {
+			c.how.Store(int32(cutHole))
+			close(c.over)
+		})
+	}
+}
+
 // connection carries one connection to its end.
 func (w *wire) connection(agent *net.TCPConn) {
 	defer agent.Close()
@@ -156,6 +169,15 @@ func (w *wire) connection(agent *net.TCPConn) {
 	letGo = w.hold(agent, first[:n])
 	defer w.hold(far, first[:n])()
 	one := &carried{w: w, x: x, ends: [2]*net.TCPConn{agent, far.(*net.TCPConn)}, over: make(chan struct{})}
+	one.how.Store(int32(x.how))
+	w.mu.Lock()
+	w.live[one] = true
+	w.mu.Unlock()
+	defer func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		delete(w.live, one)
+	}()
 	var both sync.WaitGroup
 	both.Go(func() { one.copy(up, io.MultiReader(bytes.NewReader(first[:n]), agent), far) })
 	both.Go(func() { one.copy(down, far, agent) })
@@ -167,6 +189,7 @@ type carried struct {
 	w    *wire
 	x    trouble
 	ends [2]*net.TCPConn
+	how  atomic.Int32
 	once sync.Once
 	over chan struct{} // closed when the trouble has happened
 }
@@ -201,7 +224,7 @@ func (c *carried) copy(dir int, from io.Reader, to net.Conn) {
 	buf := make([]byte, 16<<10)
 	for left, free := c.x.after[dir], time.Now(); ; {
 		n, err := from.Read(buf)
-		if c.happened() && c.x.how == cutHole {
+		if c.hollow() {
 			<-c.w.done // nobody reads any more, and nobody hears of it
 			return
 		}
@@ -250,7 +273,7 @@ func (c *carried) happen(line chan piece) {
 			end.Close()
 		}
 	})
-	if c.x.how == cutHole {
+	if c.hollow() {
 		<-c.w.done
 	}
 }
@@ -265,7 +288,7 @@ func (c *carried) happened() bool {
 	}
 }
 
-func (c *carried) hollow() bool { return c.x.how == cutHole && c.happened() }
+func (c *carried) hollow() bool { return c.happened() && cutting(c.how.Load()) == cutHole }
 
 func (c *carried) sleep(d time.Duration) {
 	select {

@@ -139,6 +139,8 @@ func explainDial(u *url.URL, err error) error {
 		hint = "the name could not be looked up: check the resolver"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		hint = "nothing listens there: is the endpoint up, and is the port right?"
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		hint = "this process may open no more files and connections: raise the limit of open files"
 	case errors.Is(err, io.EOF):
 		hint = "it closed the connection without an answer: does it speak TLS at this port (https://)?"
 	case errors.Is(err, context.DeadlineExceeded), isTimeout(err):
