@@ -54,6 +54,12 @@ func newAnswer(src io.Reader) *answer {
 	return &answer{src: src, buf: make([]byte, answerBuffer)}
 }
 
+// again makes a ready for the next response on its connection.
+func (a *answer) again() { *a = answer{src: a.src, buf: a.buf} }
+
+// over says whether the response has ended and nothing came behind it.
+func (a *answer) over() bool { return a.ended && !a.untilEOF && a.r == a.w }
+
 // fill reads more bytes behind those that are buffered, making room first.
 func (a *answer) fill() error {
 	if a.r == a.w {

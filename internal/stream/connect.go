@@ -30,23 +30,16 @@ func (p *Pool) connect(t *topic) (s *stream, release func(), err error) {
 			return nil, release, nil
 		}
 	}
-	u := p.target.produceURL(t.name)
-	t.mu.Lock()
-	if t.redirect != nil {
-		u = t.redirect
-	}
-	t.mu.Unlock()
+	u := p.where(t, p.speaks)
 	conn, err := p.dial(p.ctx, u)
 	if err != nil {
-		t.mu.Lock()
-		t.redirect = nil
-		t.mu.Unlock()
+		t.unredirect()
 		return nil, release, err
 	}
 	p.mu.Lock()
 	p.connected = true
 	p.mu.Unlock()
-	head, err := p.requestHead(p.ctx, u)
+	head, err := p.requestHead(p.ctx, u, p.speaks, inChunks)
 	if err == nil {
 		_, err = conn.Write(head)
 	}
@@ -183,6 +176,7 @@ func (p *Pool) ended(s *stream, err error, ref *refusal, n int, unknown bool) {
 	switch {
 	case ref != nil:
 		p.refused(s, ref)
+	case s.stale(err):
 	case !s.confirmed.Load() && s.reason() != endIdle && s.reason() != endAge &&
 		(n > 0 || time.Since(s.born) < time.Second): // who closes at once would be asked without a pause
 		fails, wait, _ := p.backOff(0)
@@ -206,6 +200,8 @@ func (p *Pool) refused(s *stream, ref *refusal) {
 	}
 	err := fmt.Errorf("%s answered %w", where, ref)
 	switch ref.fate {
+	case openAgain:
+		p.troubled(nil)
 	case openFollow:
 		p.follow(s, ref)
 	case openStop, openDenied:

@@ -14,6 +14,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"github.com/produce-agent/produce-agent/internal/auth"
+	"github.com/produce-agent/produce-agent/internal/stream/dialect"
 	"github.com/produce-agent/produce-agent/internal/stream/limit"
 )
 
@@ -23,7 +24,8 @@ var UserAgent = "produce-agent"
 // Target is the cluster a Pool produces to.
 type Target struct {
 	Base      *url.URL // scheme, host and prefix, without "/v3": https://host:443/kafka
-	ClusterID string
+	ClusterID string   // of a v2 endpoint its host: it has no other name
+	Dialect   dialect.Dialect
 	Auth      auth.Authorizer
 	TLS       *tls.Config // for https; nil otherwise
 }
@@ -94,9 +96,13 @@ func (p *Pool) dial(ctx context.Context, u *url.URL) (net.Conn, error) {
 	return secure, nil
 }
 
-// requestHead returns the head of the POST that opens a stream to u. No
+// inChunks is the length of a body that is sent in chunks.
+const inChunks = -1
+
+// requestHead returns the head of a POST to u with a body of that length. No
 // Accept-Encoding: a compressed answer would hold reports back.
-func (p *Pool) requestHead(ctx context.Context, u *url.URL) ([]byte, error) {
+func (p *Pool) requestHead(ctx context.Context, u *url.URL, w wire, length int) ([]byte, error) {
+	content, accept := w.types()
 	var h fasthttp.RequestHeader
 	h.DisableNormalizing()
 	h.SetNoDefaultContentType(true)
@@ -104,8 +110,8 @@ func (p *Pool) requestHead(ctx context.Context, u *url.URL) ([]byte, error) {
 	h.SetRequestURI(u.RequestURI())
 	h.SetHost(u.Host)
 	h.SetUserAgent(UserAgent)
-	h.SetContentType("application/json")
-	h.Set("Accept", "application/json")
+	h.SetContentType(content)
+	h.Set("Accept", accept)
 	if sameOrigin(p.target.Base, u) {
 		authorization, err := p.target.Auth.Authorization(ctx)
 		if err != nil {
@@ -115,7 +121,7 @@ func (p *Pool) requestHead(ctx context.Context, u *url.URL) ([]byte, error) {
 			h.Set("Authorization", authorization)
 		}
 	}
-	h.SetContentLength(-1)
+	h.SetContentLength(length)
 	return h.Header(), nil
 }
 
