@@ -25,6 +25,7 @@ type head struct {
 	contentType string
 	encoding    string // Content-Encoding
 	location    string
+	server      string // its name, as Server says it; of a GET only
 	retryAfter  string
 	doSFilter   string // Jetty's DoS filter says here what it did
 	keepOpen    bool   // HTTP/1.1 without "Connection: close"
