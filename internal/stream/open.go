@@ -30,6 +30,14 @@ type Target struct {
 	TLS       *tls.Config // for https; nil otherwise
 }
 
+// String is where the target's API begins.
+func (t *Target) String() string {
+	if t.Dialect.IsV2() {
+		return t.Base.Redacted()
+	}
+	return t.Base.Redacted() + "/v3"
+}
+
 // produceURL returns where records of topic are POSTed.
 // Source: Confluent REST v3 OpenAPI, produceRecord.
 func (t *Target) produceURL(topic string) *url.URL {
