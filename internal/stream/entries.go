@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/goccy/go-json"
@@ -50,7 +51,7 @@ func (r *reading) whole(h head) ([]byte, error) {
 // notAnswer is for a document that tells of no record: a refusal, or something
 // that should not be there.
 func (r *reading) notAnswer(h head, body []byte) error {
-	if h.status >= 200 && h.status < 300 && h.status != 204 && !isHTML(h, body) && json.Valid(body) {
+	if h.status >= 200 && h.status < 300 && h.status != 204 && !isHTML(h, body) && strings.Contains(h.contentType, "json") {
 		return fmt.Errorf("%w: the answer begins with %q", errNotReport, clip(bytes.TrimSpace(body), 60))
 	}
 	_ = r.s.conn.SetReadDeadline(time.Now().Add(lastWait))
