@@ -56,6 +56,9 @@ func runFollowing(cmd *cobra.Command, signals *signals, cfg ship.Config, more *s
 	case address.URL == "":
 		return stream.ErrNoEndpoint
 	}
+	if err := cfg.Uncarried(address.Dialect); err != nil {
+		return &statusError{exitUsage, err}
+	}
 	plan, err := followPlan(&cfg, more)
 	if err != nil {
 		return err

@@ -32,6 +32,7 @@ import (
 var overrides = map[string]config.Override{
 	"rest-endpoint":        {Path: "clusters.*.rest_endpoint"},
 	"cluster-id":           {Path: "clusters.*.cluster_id"},
+	"dialect":              {Path: "clusters.*.dialect"},
 	"api-key":              {Path: "clusters.*.auth.username"},
 	"api-secret-file":      {Path: "clusters.*.auth.password"},
 	"ca-file":              {Path: "clusters.*.tls.ca_file"},

@@ -39,7 +39,7 @@ type Cluster struct {
 	Name               string
 	RESTEndpoint       string  `key:"rest_endpoint" required:"give the cluster's REST endpoint, as https://pkc-xxxxx.region.provider.confluent.cloud:443"`
 	ClusterID          string  `key:"cluster_id" def:"what the endpoint says"`
-	Dialect            string  `key:"dialect" enum:"auto,v3-stream" later:"v3-records,v3-batch,v2"`
+	Dialect            string  `key:"dialect" enum:"auto,v3-stream,v3-records,v3-batch,v2,v2:confluent,v2:pandaproxy,v2:karapace,v2:strimzi"`
 	Auth               Auth    `key:"auth"`
 	AllowPlaintextAuth bool    `key:"allow_plaintext_auth"`
 	Limits             Limits  `key:"limits" scalar:"profile"`

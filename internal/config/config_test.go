@@ -195,8 +195,7 @@ func TestMistakesOfClusters(t *testing.T) {
 		mistakes(t, "clusters:\n  main:\n    rest_endpoint: https://kafka.example.com\n    "+body+"\n"+inputs+routes, want...)
 	}
 	f("cluster_id: a/b", `4:17: clusters.main.cluster_id: "a/b": holds characters no cluster id has`)
-	f("dialect: v2", `4:14: clusters.main.dialect: "v2" is not built yet: it can be auto or v3-stream`)
-	f("dialect: v4", `4:14: clusters.main.dialect: "v4": must be auto or v3-stream`)
+	f("dialect: v4", `4:14: clusters.main.dialect: "v4": must be auto, v3-stream, v3-records, v3-batch, v2, v2:confluent, v2:pandaproxy, v2:karapace or v2:strimzi`)
 	f("auth: {type: oauth2}", `4:18: clusters.main.auth.type: "oauth2" is not built yet: it can be none or basic`)
 	f("auth: {type: basic}", "4:5: clusters.main.auth: username is missing")
 	f("auth: {username: u}", "4:5: clusters.main.auth: password is missing: give the API key's secret, as ${file:")
@@ -232,7 +231,7 @@ func TestMistakesOfClusters(t *testing.T) {
 	f(`streams: {max: "${env:KEY}"}`, "4:20: clusters.main.streams.max: what ${env:KEY} gives is no whole number")
 	f(`streams: {linger: "${env:KEY}"}`, "4:23: clusters.main.streams.linger: what ${env:KEY} gives is no duration")
 	f(`limits: "${env:KEY}"`, "4:13: clusters.main.limits.profile: what ${env:KEY} gives will not do here")
-	f(`dialect: ${env:KEY}`, "4:14: clusters.main.dialect: what ${env:KEY} gives: must be auto or v3-stream")
+	f(`dialect: ${env:KEY}`, "4:14: clusters.main.dialect: what ${env:KEY} gives: must be auto, v3-stream, v3-records, v3-batch, v2, v2:confluent, v2:pandaproxy, v2:karapace or v2:strimzi")
 	f(`cluster_id: ${env:TWO_LINES}`, "4:17: clusters.main.cluster_id: what ${env:TWO_LINES} gives: holds characters")
 	f("tls: {ca_file: gone.pem}", `4:20: clusters.main.tls.ca_file: "/etc/agent/gone.pem" cannot be read: file does not exist`)
 	f("tls: {ca_file: /run/secret}", `4:20: clusters.main.tls.ca_file: "/run/secret" holds no certificate in PEM form`)

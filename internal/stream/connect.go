@@ -26,23 +26,16 @@ func (p *Pool) connect(t *topic, old *stream) (s *stream, release func(), err er
 		release()
 		return nil, release, nil
 	}
-	u := p.target.produceURL(t.name)
-	t.mu.Lock()
-	if t.redirect != nil {
-		u = t.redirect
-	}
-	t.mu.Unlock()
+	u := p.where(t, p.speaks)
 	conn, err := p.dial(p.ctx, u)
 	if err != nil {
-		t.mu.Lock()
-		t.redirect = nil
-		t.mu.Unlock()
+		t.unredirect()
 		return nil, release, err
 	}
 	p.mu.Lock()
 	p.connected = true
 	p.mu.Unlock()
-	head, err := p.requestHead(p.ctx, u)
+	head, err := p.requestHead(p.ctx, u, p.speaks, inChunks)
 	if err == nil {
 		_, err = conn.Write(head)
 	}
@@ -152,6 +145,7 @@ func (p *Pool) ended(s *stream, err error, ref *refusal, n int, unknown bool) {
 	switch {
 	case ref != nil:
 		p.refused(s, ref)
+	case s.stale(err):
 	case !s.confirmed.Load() && n > 0 && s.reason() == endStalled && p.deliveredSince(s.born):
 		wait := s.t.shun()
 		p.warn("silent:"+s.t.name, "no delivery report for this topic though others have theirs", "topic", s.t.name, "records_to_resend", n, "wait", wait.Round(time.Millisecond))
@@ -178,6 +172,8 @@ func (p *Pool) refused(s *stream, ref *refusal) {
 	}
 	err := fmt.Errorf("%s answered %w", where, ref)
 	switch ref.fate {
+	case openAgain:
+		p.troubled(nil)
 	case openFollow:
 		p.follow(s, ref)
 	case openStop, openDenied:

@@ -134,12 +134,14 @@ const (
 	openStop                   // nothing here gets better by itself: the run ends
 	openDenied                 // likewise, and it is the credentials' or the permissions' doing
 	openTopic                  // this topic only
+	openAgain                  // another request at once: this one was too large, or a record of it is to blame
 )
 
 // refusal is a response that is no stream: its status, what to do about it and
 // what to tell the operator. No record was rejected by it.
 type refusal struct {
 	status   int
+	code     int // the body's error_code, 0 without one
 	fate     openFate
 	unknown  bool // records sent before it may have been produced all the same
 	throttle bool // too many POSTs a second
@@ -171,6 +173,7 @@ func (r *refusal) Error() string {
 func judgeStatus(h head, body []byte) *refusal {
 	r := &refusal{status: h.status, location: h.location, rates: h.rates}
 	code, text := errorBody(body)
+	r.code = code
 	if code != 0 && code != h.status {
 		text = strconv.Itoa(code) + " " + text
 	}

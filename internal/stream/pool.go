@@ -79,6 +79,13 @@ type Pool struct {
 	observe func(seconds float64) // delivery latency; may be nil
 	start   time.Time
 
+	speaks      wire         // how the target is spoken to
+	links       links        // idle connections of requests
+	mostRecords atomic.Int64 // of one request, since one was refused for its size; 0: no bound of that kind
+	mostBytes   atomic.Int64 // likewise
+	lone        atomic.Int32 // records rejected in a row, each for a request of its own that was refused
+	keyless     sync.Once    // to warn
+
 	throttled atomic.Bool // a 429 was seen: pace though the profile has no limits
 	buffered  atomic.Bool // the endpoint answers only once a request has ended
 	draining  atomic.Bool // nothing more will be submitted
@@ -120,7 +127,7 @@ func New(cfg Config, target Target, profile limit.Profile, h Handler, log *slog.
 	p := &Pool{
 		cfg: cfg, target: target, handler: h, limiter: limit.New(profile),
 		limited: profile.Records > 0 || profile.Bytes > 0, ordered: cfg.Strict || cfg.ByKey, seed: maphash.MakeSeed(),
-		log: log, stats: newCounters(), observe: observe,
+		speaks: wireOf(target.Dialect), log: log, stats: newCounters(), observe: observe,
 		start: time.Now(), probe: make(chan struct{}, 1), idle: make(chan struct{}, 1), failed: make(chan struct{}), broken: make(chan struct{}),
 		ctx: ctx, cancel: cancel,
 		topics: map[string]*topic{}, live: map[*stream]struct{}{}, warnedAt: map[string]time.Time{},
@@ -361,6 +368,7 @@ func (p *Pool) Stop(ctx context.Context) {
 		p.eachStream(func(s *stream) { s.abort(endDrain) })
 		<-done
 	}
+	p.links.drop(true)
 }
 
 // Stats returns what was done so far.

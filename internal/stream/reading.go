@@ -40,13 +40,26 @@ type reading struct {
 	terminal   *Verdict
 	terminalAt string
 
+	// Of a request: whether its connection can carry another, and what an answer
+	// with an entry a record is taken apart in.
+	keepOpen bool
+	clean    bool
+	body     []byte
+	entries  []v2Entry
+	rep      Report
+	text     []byte // rep.Message lies here
+	raw      []byte // rep.Raw lies here
+	goods    int    // good records not handed on yet
+
 	mu       sync.Mutex
 	writeErr error
 }
 
 func (r *reading) init(s *stream) {
 	r.s = s
-	r.ans = newAnswer(s.conn)
+	if s.conn != nil { // else a request's connection brings its own
+		r.ans = newAnswer(s.conn)
+	}
 }
 
 // writeFailed remembers why writing ended; the reader collects what is still
@@ -88,6 +101,7 @@ func (r *reading) run() {
 		}
 		r.has = false
 	}
+	r.clean = err == nil && len(left) == 0 && r.keepOpen && r.ans.over()
 	r.afterEnd(left, err)
 	// A writer inside Write has to come out: nobody reads there any more.
 	_ = s.conn.SetWriteDeadline(time.Now())
@@ -101,6 +115,12 @@ func (r *reading) answer() error {
 	if err != nil {
 		return err
 	}
+	r.keepOpen = h.keepOpen
+	return r.s.wire.answer(r, h)
+}
+
+// stream reads the reports behind h, one after another.
+func (r *reading) stream(h head) error {
 	if err := r.checkHead(h); err != nil {
 		return err
 	}
@@ -137,10 +157,7 @@ func (r *reading) answer() error {
 func (r *reading) checkHead(h head) error {
 	if h.status == 200 && !strings.HasPrefix(h.contentType, "text/") {
 		if h.encoding != "" && h.encoding != "identity" {
-			return &refusal{
-				status: 200, fate: openStop, unknown: true, text: "the answer is compressed (" + h.encoding + ") though nobody asked for it",
-				remedy: "something in between compresses: exempt this path from it, for reports would not arrive before megabytes of them",
-			}
+			return compressed(h)
 		}
 		now := time.Now()
 		r.s.p.limiter.PostTaken(now, h.rates.told(now))
@@ -148,6 +165,14 @@ func (r *reading) checkHead(h head) error {
 	}
 	_ = r.s.conn.SetReadDeadline(time.Now().Add(lastWait))
 	return judgeStatus(h, r.ans.rest(maxErrorBody))
+}
+
+// compressed refuses an answer that is.
+func compressed(h head) *refusal {
+	return &refusal{
+		status: h.status, fate: openStop, unknown: true, text: "the answer is compressed (" + h.encoding + ") though nobody asked for it",
+		remedy: "something in between compresses: exempt this path from it, for reports would not arrive before megabytes of them",
+	}
 }
 
 // reports takes a run of body bytes apart.
@@ -257,6 +282,12 @@ func (r *reading) report(rep *Report) error {
 		s.p.stats.code(route, rep.ErrorCode, 1)
 		return errTerminal
 	}
+	return r.judged(rep, v)
+}
+
+// judged takes one report of which is known what it means.
+func (r *reading) judged(rep *Report, v Verdict) error {
+	s := r.s
 	if !r.advance() {
 		return errSurplus
 	}
@@ -373,6 +404,7 @@ func (r *reading) settle() {
 	s.touch()
 	if r.delivered > 0 {
 		r.everGood = true
+		s.p.lone.Store(0)
 		now := time.Now()
 		s.p.lastGood.Store(int64(s.p.since(now)))
 		s.p.limiter.Delivered(now, r.delivered, r.goodBytes)
@@ -413,12 +445,17 @@ func (r *reading) afterEnd(left []segment, err error) {
 	unknown := n > 0
 	switch {
 	case errors.As(err, &ref):
+		if left = s.refusedWhole(left, n, ref); left == nil {
+			n = 0
+		}
 		unknown = n > 0 && ref.unknown
 		s.end(endRefused)
 	case r.terminal != nil:
 		unknown = false
 		s.end(endTerminal)
 		left = r.blameHead(left)
+	case err == nil && s.link != nil:
+		s.end(endRequest)
 	case err == nil:
 		s.end(endDrain)
 	default:

@@ -90,6 +90,11 @@ func (p *Pool) serve(t *topic, old *stream) {
 	tried := false
 	for old != nil || p.stay(t, tried) {
 		tried = true
+		if !isStream(p.wire()) {
+			old = p.giveUpReplacing(old)
+			p.request(t)
+			continue
+		}
 		s, release, err := p.connect(t, old)
 		if err == nil && s == nil {
 			old = p.giveUpReplacing(old)

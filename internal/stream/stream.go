@@ -41,7 +41,7 @@ const (
 	endRefused  = "refused"
 	endHeld     = "held"
 	endSilent   = "silent"
-	endRequest  = "request" // one request a window, as a buffering endpoint wants it
+	endRequest  = "request" // a request, of which the answer came whole
 	endError    = "error"
 )
 
@@ -52,6 +52,9 @@ type stream struct {
 	p       *Pool
 	t       *topic
 	conn    net.Conn
+	wire    wire
+	link    *link    // of a request; nil for a stream
+	sent    *request // likewise
 	url     *url.URL
 	win     *window
 	born    time.Time
@@ -62,7 +65,6 @@ type stream struct {
 
 	limit    streamLimit
 	scratch  []byte
-	single   bool      // one window, then the body ends: the endpoint buffers requests
 	lastSend time.Time // of records
 	spare    bool      // it ends for being idle, and its topic no longer counts it
 	lastBeat time.Time
@@ -97,8 +99,8 @@ func newStream(p *Pool, t *topic, conn net.Conn) *stream {
 	s := &stream{
 		p: p, t: t, conn: conn, win: newWindow(), born: now, lastSend: now, jitter: 0.8 + 0.4*rand.Float64(),
 		dead: make(chan struct{}), poke: make(chan struct{}, 1),
-		limit:  streamLimit{records: p.cfg.InFlight, bytes: p.cfg.InFlightBytes},
-		single: p.buffered.Load(), release: func() {},
+		limit: streamLimit{records: p.cfg.InFlight, bytes: p.cfg.InFlightBytes},
+		wire:  p.speaks, release: func() {},
 	}
 	s.progress.Store(int64(p.since(now)))
 	s.read.init(s)
@@ -158,15 +160,6 @@ func (s *stream) next() (g segment, ok bool) {
 		}
 		if s.p.starving.Load() > 0 && time.Since(s.born) > slice && s.p.posting.Load() == 0 {
 			s.end(endIdle) // others wait for a stream: this topic goes to the end of the queue
-			return segment{}, false
-		}
-		if s.single && s.records.Load() > 0 {
-			if s.roomy() {
-				if g, ok = s.ready(); ok {
-					return g, true
-				}
-			}
-			s.end(endRequest)
 			return segment{}, false
 		}
 		if !s.roomy() {
@@ -289,7 +282,7 @@ func (s *stream) roomy() bool {
 	if records == 0 {
 		return true
 	}
-	if !s.confirmed.Load() && !s.single {
+	if !s.confirmed.Load() {
 		return false
 	}
 	return records < s.limit.records && bytes < s.limit.bytes
@@ -300,11 +293,6 @@ func (s *stream) roomy() bool {
 func (s *stream) send(g segment) bool {
 	for g.records() > 0 {
 		n, size := s.fit(g)
-		if n == 0 && s.single {
-			s.end(endRequest)
-			s.t.putBack(g)
-			return false
-		}
 		if n == 0 {
 			s.wait(nil, s.win.space)
 			if s.over() {
@@ -432,7 +420,7 @@ func frame(body []byte) []byte {
 func (s *stream) fit(g segment) (n, size int) {
 	records, bytes, _ := s.win.fill()
 	maxRecords, room := s.limit.records-records, s.limit.bytes-bytes
-	if records > 0 && (maxRecords <= 0 || room <= 0 || !s.confirmed.Load() && !s.single) {
+	if records > 0 && (maxRecords <= 0 || room <= 0 || !s.confirmed.Load()) {
 		return 0, 0
 	}
 	maxBytes := room

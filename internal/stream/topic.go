@@ -34,6 +34,7 @@ type topic struct {
 	gated       atomic.Bool   // nothing fresh for now
 	raw         atomic.Bool   // batches whose every report is wanted have been submitted
 	proven      atomic.Bool   // reports come
+	alone       atomic.Int64  // so many records go in a request each: one of them may be what a request was refused for
 	troubled    atomic.Bool   // back-off or hold is on: a delivered report ends it
 
 	queued bool // in starved or parked; guarded by Pool.mu

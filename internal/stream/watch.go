@@ -31,6 +31,7 @@ func (p *Pool) watch() {
 				swept = now
 				p.forget(now)
 			}
+			p.links.sweep(now)
 		}
 	}
 }
@@ -57,11 +58,16 @@ func (s *stream) inspect(now time.Time) {
 	if now.Sub(s.born) > proveWithin {
 		s.release()
 	}
-	if !s.confirmed.Load() && records > 0 && now.Sub(oldest) > s.p.cfg.Silence && !s.silent.Swap(true) {
+	if !s.confirmed.Load() && records > 0 && now.Sub(oldest) > s.p.cfg.Silence &&
+		(s.link == nil || !s.t.proven.Load()) && !s.silent.Swap(true) {
 		// A server blocks for up to a minute on a topic that is not there; and
 		// what buffers requests answers only once the body has ended.
 		s.p.wg.Add(1)
 		go s.p.explainSilence(s.t)
+	}
+	if s.link != nil {
+		s.kick()
+		return // its connection is replaced between two requests
 	}
 	cfg := s.p.cfg
 	old := cfg.RotateAfter > 0 && now.Sub(s.born) > jittered(cfg.RotateAfter, s.jitter)
