@@ -113,7 +113,7 @@ func postV2(x *exchange) bool {
 	}
 	s.stats.read.Add(int64(len(v.items)))
 	s.stats.readRate.add(st.now, int64(len(v.items)))
-	if len(v.items) > 0 && !s.limiter.takeAll(st.now, len(v.items), len(st.buf)) {
+	if len(v.items) > 0 && !s.limiter.takeAll(st.now, len(v.items), len(st.buf), s.faults.Load().taken(st.now)) {
 		return x.reject(f.busy(x.req))
 	}
 	s.stats.grantRate.add(st.now, int64(len(v.items)))

@@ -12,6 +12,7 @@ import (
 // Over a limit each server refuses the whole request in its own way; nothing
 // of it is written.
 func TestV2Busy(t *testing.T) {
+	t.Parallel()
 	f := func(name, limits string, status int, retryAfter, want string) {
 		t.Helper()
 		s := start(t, func(c *Config) {
