@@ -50,11 +50,12 @@ type v2Server struct {
 	requests [][]v2Record
 	heads    []*http.Request
 	conns    int
+	idle     map[net.Conn]bool
 }
 
 func newV2Server(t *testing.T, answer func(n int, records []v2Record) (status int, body string)) *v2Server {
 	t.Helper()
-	s := &v2Server{}
+	s := &v2Server{idle: map[net.Conn]bool{}}
 	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodPost {
 			http.NotFound(w, r)
@@ -79,11 +80,13 @@ func newV2Server(t *testing.T, answer func(n int, records []v2Record) (status in
 		w.WriteHeader(status)
 		io.WriteString(w, text)
 	}))
-	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
-		if state == http.StateNew {
-			s.mu.Lock()
+	s.Config.ConnState = func(c net.Conn, state http.ConnState) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if delete(s.idle, c); state == http.StateIdle {
+			s.idle[c] = true
+		} else if state == http.StateNew {
 			s.conns++
-			s.mu.Unlock()
 		}
 	}
 	s.Start()
@@ -106,6 +109,25 @@ func (s *v2Server) posts() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.requests)
+}
+
+// connected is how many connections there were so far.
+func (s *v2Server) connected() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.conns
+}
+
+// cutIdle closes the connections that are idle, and says whether any was.
+func (s *v2Server) cutIdle() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := len(s.idle)
+	for c := range s.idle {
+		c.Close()
+	}
+	clear(s.idle)
+	return n > 0
 }
 
 // offsetsOf is the answer of a server that reports by record: entry i.
