@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -55,7 +56,7 @@ With --brokers it is a REST gateway to a real Kafka.`,
 // runSandbox serves until ctx ends, telling w what to do next and, at the
 // end, what was seen.
 func runSandbox(ctx context.Context, cfg sandbox.Config, w io.Writer) error {
-	s, err := sandbox.Start(cfg)
+	s, err := startSandbox(ctx, cfg, w)
 	if err != nil {
 		return fmt.Errorf("sandbox: %w", err)
 	}
@@ -65,6 +66,33 @@ func runSandbox(ctx context.Context, cfg sandbox.Config, w io.Writer) error {
 	err = s.Close()
 	printStats(w, stats)
 	return err
+}
+
+// startSandbox starts it. A Kafka that is not there is waited for; then it
+// says so, and a signal ends the waiting.
+func startSandbox(ctx context.Context, cfg sandbox.Config, w io.Writer) (*sandbox.Sandbox, error) {
+	if len(cfg.Brokers) == 0 {
+		return sandbox.Start(cfg)
+	}
+	var s *sandbox.Sandbox
+	var err error
+	started := make(chan struct{})
+	go func() {
+		defer close(started)
+		s, err = sandbox.Start(cfg)
+	}()
+	late := time.NewTimer(time.Second)
+	defer late.Stop()
+	for {
+		select {
+		case <-started:
+			return s, err
+		case <-late.C:
+			fmt.Fprintf(w, "Waiting for Kafka at %s, %s at most.\n", strings.Join(cfg.Brokers, ","), sandbox.ReachKafka)
+		case <-ctx.Done():
+			return nil, errors.New("ended while it waited for Kafka at " + strings.Join(cfg.Brokers, ","))
+		}
+	}
 }
 
 // printNextSteps tells how to produce a record with curl and read it with kcat.

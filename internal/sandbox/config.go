@@ -63,16 +63,21 @@ type Config struct {
 	// per acknowledgement, also when a fault keeps that from the client.
 	//
 	// Ownership: key and value must not be changed. Concurrency: it is called
-	// by the Kafka client's goroutine and holds up all reports.
+	// by the Kafka client's goroutine and holds up all reports; of a record that
+	// was refused with its batch and sent again by itself, by another.
 	OnStored func(topic string, partition int32, offset int64, key, value []byte)
 
 	Logger *slog.Logger // nil: nothing is logged
 
-	clock func() time.Time // nil: time.Now; what limits and ages go by
+	clock    func() time.Time // nil: time.Now; what limits and ages go by
+	reachFor time.Duration    // how long to look for Kafka at start; 0: ReachKafka
 }
 
 // DefaultClusterID is the cluster id without Config.ClusterID.
 const DefaultClusterID = "lkc-sandbox"
+
+// ReachKafka is how long Start looks for a Kafka that does not answer.
+const ReachKafka = 30 * time.Second
 
 // ErrFaultHelp is what --fault help ends flag parsing with: the caller prints
 // FaultHelp and stops.

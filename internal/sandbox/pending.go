@@ -1,10 +1,12 @@
 package sandbox
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -23,6 +25,7 @@ type pending struct {
 	valueFormat        dataFormat
 	keySize, valueSize int  // -1: Kafka null
 	fixed              bool // code and text stand, whatever Kafka says
+	alone              bool // it was sent again, in a batch of its own
 
 	slow    []*activeFault // faults that may delay the report
 	readyAt time.Time      // not before this
@@ -31,6 +34,11 @@ type pending struct {
 // acked takes Kafka's answer.
 func (p *pending) acked(r *kgo.Record, err error) {
 	sb := p.st.c.sb
+	if !p.alone && ofBatch(err) {
+		p.alone = true
+		sb.broker.again(sb.ctx, p)
+		return
+	}
 	if err == nil {
 		p.stored(r)
 	}
@@ -39,7 +47,7 @@ func (p *pending) acked(r *kgo.Record, err error) {
 	case err != nil:
 		e := kafkaError(err, r.Topic, r.Partition, sb.cfg.MaxBlock)
 		p.code, p.text = e.code, e.text
-		if e.code == 40403 {
+		if errors.Is(err, kerr.UnknownTopicOrPartition) || errors.Is(err, kerr.UnknownTopicID) {
 			sb.broker.forget(r.Topic)
 		}
 	default:

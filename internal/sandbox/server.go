@@ -54,6 +54,9 @@ func Start(cfg Config) (*Sandbox, error) {
 	if cfg.clock == nil {
 		cfg.clock = time.Now
 	}
+	if cfg.reachFor == 0 {
+		cfg.reachFor = ReachKafka
+	}
 	s := &Sandbox{cfg: cfg, conns: map[*conn]struct{}{}}
 	var err error
 	if s.keeper, err = cfg.keeper(); err != nil {
@@ -70,7 +73,7 @@ func Start(cfg Config) (*Sandbox, error) {
 		s.cancel()
 		return nil, err
 	}
-	startCtx, cancel := context.WithTimeout(s.ctx, 30*time.Second)
+	startCtx, cancel := context.WithTimeout(s.ctx, cfg.reachFor)
 	defer cancel()
 	if s.broker, err = startBroker(startCtx, &s.cfg, s.limits); err != nil {
 		s.cancel()

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -401,6 +402,9 @@ func (st *stream) waitPartition() *codeError {
 			}
 			if st.parts = n; err == nil && n >= wants {
 				return nil
+			}
+			if errors.As(err, new(*kerr.Error)) { // as the real server's producer, at once
+				return kafkaError(err, st.topic, -1, sb.cfg.MaxBlock)
 			}
 		}
 		left := time.Until(deadline)
