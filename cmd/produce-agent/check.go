@@ -69,6 +69,11 @@ func runCheck(cmd *cobra.Command, file string, show, connect bool) error {
 	}
 	fmt.Fprintf(stderr, "%s: good: %s, %s, %s\n", file,
 		count(len(cfg.Clusters), "cluster"), count(len(cfg.Inputs), "input"), count(len(cfg.Routes), "route"))
+	for _, c := range cfg.Clusters {
+		if c.Limits.Fleet.Agents > 1 {
+			fmt.Fprintf(stderr, "%s: cluster %s: this agent keeps to %s\n", file, c.Name, c.Limits.Limit())
+		}
+	}
 	if show {
 		if err := cfg.Print(cmd.OutOrStdout()); err != nil {
 			return &statusError{exitFailure, fmt.Errorf("print: %w", err)}

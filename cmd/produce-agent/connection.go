@@ -29,6 +29,8 @@ type connection struct {
 	caFile         string
 	limits         string
 	dialect        string
+	agents         int
+	headroom       config.Percent
 	allowPlaintext bool
 
 	secret string // from the environment
@@ -43,6 +45,9 @@ func (c *connection) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.caFile, "ca-file", "", "PEM file with the authorities to trust instead of the system's")
 	f.StringVar(&c.limits, "limits", "", "the cluster's limits to stay inside: none, basic, standard, enterprise, freight or dedicated:CKU; default is basic for Confluent Cloud and none elsewhere")
 	f.StringVar(&c.dialect, "dialect", "", "how records are sent: "+strings.Join(dialect.Names(), ", ")+"; default is auto: v3-stream, or v2 where the endpoint has no REST v3. See docs/dialects.md (PRODUCE_AGENT_DIALECT)")
+	f.IntVar(&c.agents, "fleet-agents", 1, "how many agents produce to the cluster, 1..100000: this one takes its part of --limits. See also --fleet-headroom")
+	c.headroom = config.DefaultHeadroom
+	f.Var(&c.headroom, "fleet-headroom", "with --fleet-agents of 2 and more: the share of the cluster's limits that all of them leave unused, 0%..90%")
 	f.BoolVar(&c.allowPlaintext, "allow-plaintext-auth", false, "let credentials go over plain http to another machine")
 }
 
@@ -184,7 +189,7 @@ func (c *connection) wanted() (dialect.Dialect, error) {
 	return d, nil
 }
 
-// profile returns the limits in force for the endpoint.
+// profile returns the limits of the endpoint's cluster.
 func (c *connection) profile() (limit.Profile, error) {
 	name := c.limits
 	if name == "" {
@@ -198,5 +203,19 @@ func (c *connection) profile() (limit.Profile, error) {
 	if err != nil {
 		return p, errors.New("--" + err.Error())
 	}
+	if c.agents < 1 || c.agents > 100_000 {
+		return p, fmt.Errorf("--fleet-agents=%d: must be 1..100000", c.agents)
+	}
+	if c.headroom > 90 {
+		return p, fmt.Errorf("--fleet-headroom=%s: must be 0%%..90%%", c.headroom)
+	}
 	return p, nil
+}
+
+// fleet says who else has a part of the limits.
+func (c *connection) fleet() config.Fleet {
+	if c.agents < 2 {
+		return config.Fleet{Agents: 1}
+	}
+	return config.Fleet{Agents: c.agents, Headroom: c.headroom}
 }

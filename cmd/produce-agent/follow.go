@@ -65,7 +65,7 @@ func runFollowing(cmd *cobra.Command, signals *signals, cfg ship.Config, more *s
 	}
 	plan.Clusters[0].Limits = config.Limits{
 		Profile: profile.Name, ConnectionsPerSecond: profile.Connections, RecordsPerSecond: profile.Records,
-		BytesPerSecond: config.Size(profile.Bytes), MessageBytes: config.Size(profile.MessageBytes),
+		BytesPerSecond: config.Size(profile.Bytes), MessageBytes: config.Size(profile.MessageBytes), Fleet: more.conn.fleet(),
 	}
 	if profile.MessageBytes > 0 && !cmd.Flags().Changed("max-record-bytes") {
 		plan.Routes[0].MaxRecordBytes = config.Size(profile.MessageBytes)

@@ -162,6 +162,8 @@ func resolve(ctx context.Context, env *ship.Env, cfg *ship.Config, conn *connect
 	if err != nil {
 		return err
 	}
+	fleet := conn.fleet()
+	profile = profile.Share(fleet.Agents, float64(fleet.Headroom)/100)
 	env.Profile = profile
 	d, err := conn.wanted()
 	if err == nil {

@@ -42,6 +42,10 @@ var faultKinds = []faultSpec{
 	{FaultUnknown, "topic", "", "topic times", "the topic is not there: each record blocks its stream for --max-block, then draws 40401", "unknown-topic=logs"},
 	{FaultFraming, "chunks", "", "chunks topic times pretty extra", "how reports are cut into HTTP chunks: two, joined, merged, byte or odd; pretty=true writes them over several lines, extra=true adds unknown members", "framing=odd,pretty=true"},
 	{FaultGarbage, "after", "", "topic times after message", "the report behind the N-th is not JSON", "garbage=10"},
+	{FaultAuth, "code", "", "code times after age for share", "right credentials draw 401 or 403 all the same: the first N requests, for a while, or a share of them (a fresh key, not yet known everywhere); behind N requests or from an age on (a revoked one). Open streams go on", "auth=401,for=10s,share=0.5"},
+	{FaultToken, "code", "", "code times retry-after", "the token endpoints answer with this HTTP status", "token=503,times=2"},
+	{FaultTokenQuota, "retry-after", "", "retry-after times", "the token endpoints answer 429: the organization's quota is used up; retry-after is 60 when not given", "token-quota=5,times=1"},
+	{FaultV2, "flavour", "", "flavour", "the v2 API in the manner of this server: confluent (the default; v3 as well), pandaproxy (Redpanda), karapace (Aiven, Instaclustr) or strimzi; not undone by later faults", "v2=pandaproxy"},
 	{FaultSlowRead, "rate", "", "rate topic times", "bodies are read at so many bytes per second", "slow-read=2000"},
 }
 
@@ -137,6 +141,7 @@ var faultParams = []faultParam{
 	textParam("chunks", "two, joined, merged, byte or odd", func(f *Fault) *string { return &f.Chunks }),
 	boolParam("pretty", "reports over several lines", func(f *Fault) *bool { return &f.Pretty }),
 	boolParam("extra", "reports with unknown members", func(f *Fault) *bool { return &f.Extra }),
+	textParam("flavour", "confluent, pandaproxy, karapace or strimzi", func(f *Fault) *string { return &f.Flavour }),
 	intParam("rate", "bytes per second", func(f *Fault) *int { return &f.Rate }),
 }
 

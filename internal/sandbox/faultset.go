@@ -3,6 +3,7 @@ package sandbox
 import (
 	"bytes"
 	"sync/atomic"
+	"time"
 )
 
 // activeFault is a Fault at work, with what it has done so far.
@@ -17,11 +18,18 @@ type activeFault struct {
 // faultSet is one setting of Faults. It is replaced as a whole.
 type faultSet struct {
 	all     []*activeFault
+	since   time.Time     // when it was set
+	flavour *flavour      // FaultV2's, else that of the set before
 	changed chan struct{} // closed when another set takes its place
 }
 
-func newFaultSet(fs Faults) *faultSet {
-	s := &faultSet{changed: make(chan struct{})}
+func newFaultSet(fs Faults, flavour *flavour, now time.Time) *faultSet {
+	s := &faultSet{changed: make(chan struct{}), flavour: flavour, since: now}
+	for i := len(fs) - 1; i >= 0; i-- {
+		if fs[i].Kind == FaultV2 {
+			s.flavour = findFlavour(fs[i].Flavour)
+		}
+	}
 	for _, f := range fs {
 		s.all = append(s.all, &activeFault{Fault: f})
 	}

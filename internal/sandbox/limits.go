@@ -202,6 +202,20 @@ func (r *recordLimiter) take(now time.Time, n int) bool {
 	return true
 }
 
+// takeAll says whether a request of so many records, n bytes in all, may pass
+// at now: it does when one record may, and those behind it pay for the rest.
+func (r *recordLimiter) takeAll(now time.Time, records, n int) bool {
+	if !r.take(now, n) {
+		return false
+	}
+	if r.records != nil {
+		r.mu.Lock()
+		r.records.tokens -= float64(records - 1)
+		r.mu.Unlock()
+	}
+	return true
+}
+
 // postLimiter refuses a produce request when the limit-th one before it is
 // less than a second old. Refused ones count, as in Jetty's DoSFilter: who
 // keeps hammering is never let in.

@@ -1,8 +1,6 @@
 package sandbox
 
 import (
-	"crypto/subtle"
-	"encoding/base64"
 	"net/url"
 	"slices"
 	"strings"
@@ -17,14 +15,31 @@ type route struct {
 
 // exchange is one request on its way through a handler.
 type exchange struct {
-	sb     *Sandbox
-	c      *conn
-	req    *request
-	params map[string]string
+	sb      *Sandbox
+	c       *conn
+	req     *request
+	params  map[string]string
+	flavour *flavour
 }
 
 // answer finishes the exchange with a.
-func (x *exchange) answer(a *answer) bool { return x.c.answer(x.req, a) }
+func (x *exchange) answer(a *answer) bool { return x.c.answer(x.req, x.dressed(a)) }
+
+// reject answers a produce request that was not served.
+func (x *exchange) reject(a *answer) bool {
+	x.sb.stats.rejected.Add(1)
+	return x.answer(a)
+}
+
+// dressed gives a the headers that the server puts on every answer.
+func (x *exchange) dressed(a *answer) *answer {
+	if f := x.flavour; f.server != "" && !a.dressed {
+		a.with("Server", f.server)
+		a.headers = append(a.headers, f.headers...)
+		a.dressed = true
+	}
+	return a
+}
 
 // handle answers one request and says whether the connection may be used again.
 func (s *Sandbox) handle(c *conn, req *request) bool {
@@ -32,10 +47,11 @@ func (s *Sandbox) handle(c *conn, req *request) bool {
 	if err != nil {
 		return c.answer(req, jettyPage(req, 400, "Ambiguous URI path separator", false))
 	}
-	x := &exchange{sb: s, c: c, req: req}
+	x := &exchange{sb: s, c: c, req: req, flavour: s.faults.Load().flavour}
 	var allowed []string
-	for i := range s.routes {
-		r := &s.routes[i]
+	routes := s.routes[x.flavour]
+	for i := range routes {
+		r := &routes[i]
 		params, ok := r.match(path)
 		if !ok {
 			continue
@@ -49,9 +65,20 @@ func (s *Sandbox) handle(c *conn, req *request) bool {
 	}
 	if len(allowed) > 0 {
 		slices.Sort(allowed)
-		return x.answer(statusError(405).with("Allow", strings.Join(slices.Compact(allowed), ",")))
+		return x.answer(x.flavour.status(req, 405).with("Allow", strings.Join(slices.Compact(allowed), ",")))
 	}
-	return x.answer(statusError(404))
+	return x.answer(x.flavour.status(req, 404))
+}
+
+// routesOf are the routes of every server that the sandbox can be. Only
+// kafka-rest speaks v3.
+func routesOf() map[*flavour][]route {
+	out := map[*flavour][]route{}
+	for _, f := range flavours() {
+		out[f] = append(v2Routes(f, f.routes()...), tokenRoutes()...)
+	}
+	out[confluentV2] = append(kafkaRoutes(), out[confluentV2]...)
+	return out
 }
 
 func (r *route) match(path []string) (map[string]string, bool) {
@@ -117,6 +144,7 @@ func kafkaRoutes() []route {
 	add("GET", "/v3/clusters/{cluster}/topics/{topic}", getTopic)
 	add("GET", "/v3/clusters/{cluster}/topics/{topic}/partitions", getPartitions)
 	add("GET", "/v3/clusters/{cluster}/topics/{topic}/partitions/{partition}", getPartition)
+	out = append(out, kafkaRoute("POST", "/v3/clusters/{cluster}/topics/{topic}/records:batch", postBatch)...)
 	return append(out, kafkaRoute("POST", "/v3/clusters/{cluster}/topics/{topic}/records", postRecords)...)
 }
 
@@ -138,24 +166,6 @@ func (x *exchange) refuse(checkCluster bool) *answer {
 		return statusError(406)
 	}
 	return nil
-}
-
-// unauthorized checks Basic credentials where any are configured.
-func (x *exchange) unauthorized() *answer {
-	if len(x.sb.creds) == 0 {
-		return nil
-	}
-	scheme, token, _ := strings.Cut(x.req.get("Authorization"), " ")
-	if strings.EqualFold(scheme, "Basic") {
-		if pair, err := base64.StdEncoding.DecodeString(strings.TrimSpace(token)); err == nil {
-			key, secret, _ := strings.Cut(string(pair), ":")
-			want, ok := x.sb.creds[key]
-			if subtle.ConstantTimeCompare([]byte(secret), []byte(want)) == 1 && ok {
-				return nil
-			}
-		}
-	}
-	return restError(401, 40101, "Unauthorized").with("WWW-Authenticate", `Basic realm="Kafka REST"`)
 }
 
 // acceptsJSON says whether the client takes application/json.

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -50,6 +52,8 @@ type stream struct {
 	faults         *streamFaults
 	ctx            context.Context
 	cancel         context.CancelFunc
+	unwatch        func() bool // stops looking at the sandbox's own end
+	whole          bool        // the body is read whole and answered once
 
 	mu     sync.Mutex // guards end and faults' replacement; may be held while signalling
 	end    ending
@@ -71,9 +75,9 @@ type stream struct {
 	now time.Time // when the bytes being looked at came; after a wait, its end
 }
 
-// serveStream answers one produce request and says whether the connection may
-// be used again.
-func serveStream(c *conn, req *request, cluster, topic string) bool {
+// newStream sets up a produce request. The caller calls its close when the
+// request has been answered.
+func newStream(c *conn, req *request, cluster, topic string) *stream {
 	sb := c.sb
 	ctx, cancel := context.WithCancel(sb.ctx)
 	st := &stream{
@@ -81,18 +85,39 @@ func serveStream(c *conn, req *request, cluster, topic string) bool {
 		queue: newQueue(), ctx: ctx, cancel: cancel,
 		ended: make(chan struct{}), forced: make(chan struct{}), opened: sb.cfg.clock(),
 	}
-	defer cancel()
-	defer context.AfterFunc(sb.ctx, func() { st.finish(ending{kind: endLost}) })()
-	sb.stats.streams.Add(1)
+	st.unwatch = context.AfterFunc(sb.ctx, func() { st.finish(ending{kind: endLost}) })
 	sb.stats.open.Add(1)
-	defer sb.stats.open.Add(-1)
 	if req.expect {
 		st.body.before = func() { _ = c.write([]byte("HTTP/1.1 100 Continue\r\n\r\n")) }
 	}
+	return st
+}
+
+// begin takes up the faults and time limits of the request.
+func (st *stream) begin() {
+	sb := st.c.sb
 	st.adopt(sb.faults.Load())
 	if sb.cfg.MaxRun > 0 {
 		st.after(sb.cfg.MaxRun, ending{kind: endTimeout})
 	}
+}
+
+func (st *stream) close() {
+	sb := st.c.sb
+	st.stopTimers()
+	st.unwatch()
+	st.cancel()
+	sb.stats.bytes.Add(st.body.consumed)
+	sb.stats.open.Add(-1)
+}
+
+// serveStream answers one produce request and says whether the connection may
+// be used again.
+func serveStream(c *conn, req *request, cluster, topic string) bool {
+	st := newStream(c, req, cluster, topic)
+	defer st.close()
+	c.sb.stats.streams.Add(1)
+	st.begin()
 	w := newWriter(st)
 	done := make(chan struct{})
 	go func() {
@@ -102,14 +127,15 @@ func serveStream(c *conn, req *request, cluster, topic string) bool {
 	st.checkEnds()
 	st.read()
 	<-done
-	st.stopTimers()
-	sb.stats.bytes.Add(st.body.consumed)
 	return st.endKind() == endClean && !w.failed && !req.close
 }
 
 // adopt takes the faults of set for this stream.
 func (st *stream) adopt(set *faultSet) {
 	f := set.forStream(st.topic)
+	if st.whole {
+		f.ends = slices.DeleteFunc(f.ends, func(e *activeFault) bool { return e.Kind != FaultReset && e.Kind != FaultCut })
+	}
 	st.mu.Lock()
 	st.faults = f
 	st.mu.Unlock()
@@ -324,7 +350,7 @@ func (st *stream) produce(p *pending, src []byte, soft error) *codeError {
 			return &codeError{408, p.text}
 		}
 	}
-	if err := bindRecord(&st.bound, src); err != nil {
+	if err := bindMembers(&st.bound, src, st.whole); err != nil {
 		return &codeError{400, err.Error()}
 	}
 	if soft != nil {
@@ -372,12 +398,8 @@ func (st *stream) serialize(p *pending) *codeError {
 	if len(r.headers) > 0 {
 		p.rec.Headers = append([]kgo.RecordHeader(nil), r.headers...)
 	}
-	size := len(p.rec.Key) + len(p.rec.Value) + recordOverhead
-	for _, h := range r.headers {
-		size += len(h.Key) + len(h.Value) + 10
-	}
-	if most := st.c.sb.broker.maxBytes; size-recordOverhead > most {
-		return &codeError{413, fmt.Sprintf("The message is %d bytes when serialized which is larger than %d, which is the value of the max.request.size configuration.", size, most)}
+	if err := st.checkSize(&p.rec); err != nil {
+		return err
 	}
 	p.rec.Topic, p.rec.Partition = st.topic, -1
 	if r.hasPartition {
@@ -393,6 +415,18 @@ func (st *stream) serialize(p *pending) *codeError {
 	}
 	if checkTopicName(st.topic) != nil {
 		return &codeError{40002, "Invalid topics: [" + st.topic + "]"}
+	}
+	return nil
+}
+
+// checkSize applies max.request.size.
+func (st *stream) checkSize(r *kgo.Record) *codeError {
+	size := len(r.Key) + len(r.Value)
+	for _, h := range r.Headers {
+		size += len(h.Key) + len(h.Value) + 10
+	}
+	if most := st.c.sb.broker.maxBytes; size > most {
+		return &codeError{413, fmt.Sprintf("The message is %d bytes when serialized which is larger than %d, which is the value of the max.request.size configuration.", size+recordOverhead, most)}
 	}
 	return nil
 }
@@ -427,6 +461,9 @@ func (st *stream) waitPartition() *codeError {
 			}
 			if st.parts = n; err == nil && n >= wants {
 				return nil
+			}
+			if errors.As(err, new(*kerr.Error)) { // as the real server's producer, at once
+				return kafkaError(err, st.topic, -1, sb.cfg.MaxBlock)
 			}
 		}
 		left := time.Until(deadline)

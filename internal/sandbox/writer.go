@@ -166,11 +166,7 @@ func (w *writer) reports(f *streamFaults, batch []*pending) {
 			w.one, w.pretty = w.pretty, w.one
 		}
 		if g := f.garbage; g != nil && w.written == g.After+1 {
-			text := g.Message
-			if text == "" {
-				text = "<html><body>upstream connect error</body></html>"
-			}
-			w.one = append(w.one[:0], text...)
+			w.one = append(w.one[:0], garbageText(g)...)
 		}
 		w.frame(chunks)
 	}

@@ -41,7 +41,7 @@ func poolConfig(c *config.Cluster, routes []config.Route) stream.Config {
 	s.Heartbeat, s.IdleEnd = c.Streams.Heartbeat, c.Streams.IdleEnd
 	for _, r := range routes {
 		s.RetryInitial, s.RetryMax, s.MaxAttempts = r.Retry.Initial, r.Retry.Max, r.Retry.MaxAttempts
-		s.Strict = r.Ordering == "strict"
+		s.ByKey, s.Strict = r.Ordering == "key", r.Ordering == "strict"
 	}
 	return s
 }

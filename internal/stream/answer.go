@@ -26,7 +26,7 @@ type head struct {
 	encoding    string // Content-Encoding
 	location    string
 	server      string // its name, as Server says it; of a GET only
-	retryAfter  string
+	rates       rates  // what it says of limits
 	doSFilter   string // Jetty's DoS filter says here what it did
 	keepOpen    bool   // HTTP/1.1 without "Connection: close"
 }
@@ -169,15 +169,15 @@ func parseHead(raw []byte) (head, int64, error) {
 			continue
 		}
 		value = strings.TrimSpace(value)
-		switch strings.ToLower(name) {
+		name = strings.ToLower(name)
+		h.rates.note(name, value)
+		switch name {
 		case "content-type":
 			h.contentType = value
 		case "content-encoding":
 			h.encoding = strings.ToLower(value)
 		case "location":
 			h.location = value
-		case "retry-after":
-			h.retryAfter = value
 		case "dosfilter":
 			h.doSFilter = value
 		case "connection":

@@ -320,6 +320,7 @@ func oneCluster(base *url.URL, ids []string) (string, error) {
 // Source: Confluent REST v3 OpenAPI, getKafkaTopic; 40403 is an unknown topic.
 func (t *Target) MissingTopic(ctx context.Context, topic string) bool {
 	c := client(Address{TLS: t.TLS, DialTimeout: topicTimeout})
+	c.Transport.(*http.Transport).DialContext = t.dial
 	defer c.CloseIdleConnections()
 	ctx, cancel := context.WithTimeout(ctx, topicTimeout)
 	defer cancel()

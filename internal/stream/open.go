@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/valyala/fasthttp"
 
@@ -28,6 +29,8 @@ type Target struct {
 	Dialect   dialect.Dialect
 	Auth      auth.Authorizer
 	TLS       *tls.Config // for https; nil otherwise
+
+	dial func(ctx context.Context, network, address string) (net.Conn, error) // nil: the network
 }
 
 // String is where the target's API begins.
@@ -77,11 +80,17 @@ func sameOrigin(a, b *url.URL) bool {
 	return a.Scheme == "http" && b.Scheme == "https" && a.Port() == "" && b.Port() == ""
 }
 
+var dialer = net.Dialer{KeepAlive: 15 * time.Second}
+
 // dial connects to u, TLS included.
 func (p *Pool) dial(ctx context.Context, u *url.URL) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.DialTimeout)
 	defer cancel()
-	conn, err := p.dialer.DialContext(ctx, "tcp", hostPort(u))
+	dial := p.target.dial
+	if dial == nil {
+		dial = dialer.DialContext
+	}
+	conn, err := dial(ctx, "tcp", hostPort(u))
 	if err != nil {
 		return nil, explainDial(u, err)
 	}
@@ -144,6 +153,8 @@ func explainDial(u *url.URL, err error) error {
 		hint = "the name could not be looked up: check the resolver"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		hint = "nothing listens there: is the endpoint up, and is the port right?"
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		hint = "this process may open no more files and connections: raise the limit of open files"
 	case errors.Is(err, io.EOF):
 		hint = "it closed the connection without an answer: does it speak TLS at this port (https://)?"
 	case errors.Is(err, context.DeadlineExceeded), isTimeout(err):

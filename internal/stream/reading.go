@@ -31,7 +31,10 @@ type reading struct {
 	reported   int // likewise, of any code
 	throttled  int // likewise, of 429s
 	bytes      int
+	goodBytes  int // of the delivered
+	slowBytes  int // of those that drew 429
 	final      int
+	done       []uint32 // keys of what is final since the last settle
 	everGood   bool
 	suspect    bool // the last report blamed its own record for a syntax error
 	terminal   *Verdict
@@ -156,10 +159,17 @@ func (r *reading) checkHead(h head) error {
 		if h.encoding != "" && h.encoding != "identity" {
 			return compressed(h)
 		}
+		r.taken(h)
 		return nil
 	}
 	_ = r.s.conn.SetReadDeadline(time.Now().Add(lastWait))
 	return judgeStatus(h, r.ans.rest(maxErrorBody))
+}
+
+// taken tells the limiter of a POST that the server took.
+func (r *reading) taken(h head) {
+	now := time.Now()
+	r.s.p.limiter.PostTaken(now, h.rates.told(now))
 }
 
 // compressed refuses an answer that is.
@@ -250,9 +260,14 @@ func (r *reading) tellRun() {
 		return
 	}
 	b := r.cur.b
-	r.bytes += len(b.Bytes(r.runFrom, r.at))
+	size := len(b.Bytes(r.runFrom, r.at))
+	r.bytes += size
+	r.goodBytes += size
 	r.s.p.stats.code(b.Route, 200, n)
 	r.s.p.handler.Delivered(b, r.runFrom, r.at)
+	if r.s.p.ordered {
+		r.done = append(r.done, b.Keys[r.runFrom:r.at]...)
+	}
 	r.runFrom = r.at
 	b.Resolve(n)
 	r.final += n
@@ -313,6 +328,9 @@ func (r *reading) judged(rep *Report, v Verdict) error {
 		s.noMore.Store(true)
 		s.kick()
 	}
+	if v.Hold {
+		s.kick() // the writer has nothing to send any more
+	}
 	if v.Hold && !v.Denied {
 		// Each further record would block the server's reader for up to a minute.
 		s.end(endHeld)
@@ -345,6 +363,9 @@ func (r *reading) fail(g segment, i int, v Verdict, rep *Report) {
 			Code: rep.ErrorCode, Reason: v.Reason, Message: string(rep.Message), Attempts: int(try.Attempts),
 		})
 		s.t.rejected()
+		if s.p.ordered {
+			r.done = append(r.done, b.Keys[i])
+		}
 		r.final++
 		return
 	}
@@ -358,6 +379,7 @@ func (r *reading) fail(g segment, i int, v Verdict, rep *Report) {
 		s.t.block(g, i, try, v, rep.ErrorCode, string(rep.Message))
 	case v.Throttle:
 		r.throttled++
+		r.slowBytes += len(b.Bytes(i, i+1))
 		s.t.retry(g, i, try, s.t.throttleLevel())
 	default:
 		s.t.retry(g, i, try, max(0, int(try.Attempts)-1))
@@ -379,6 +401,10 @@ func (r *reading) settle() {
 		}
 		s.t.proven.Store(true)
 		s.p.opened(s)
+		if old := s.replaces; old != nil {
+			old.replaced.Store(true)
+			old.kick()
+		}
 	}
 	s.touch()
 	if r.delivered > 0 {
@@ -386,22 +412,26 @@ func (r *reading) settle() {
 		s.p.lone.Store(0)
 		now := time.Now()
 		s.p.lastGood.Store(int64(s.p.since(now)))
-		s.p.limiter.Delivered(now, r.delivered)
+		s.p.limiter.Delivered(now, r.delivered, r.goodBytes)
 		if s.t.troubled.Load() {
 			s.t.recovered()
 		}
 	}
 	if r.throttled > 0 {
-		s.p.slowDown(r.throttled)
-		r.throttled = 0
+		s.p.slowDown(r.throttled, r.slowBytes)
+		r.throttled, r.slowBytes = 0, 0
 	}
 	s.win.release(r.reported, r.bytes)
 	final := r.final
-	r.reported, r.delivered, r.bytes, r.final = 0, 0, 0, 0
+	r.reported, r.delivered, r.bytes, r.goodBytes, r.final = 0, 0, 0, 0, 0
 	if s.finished.Load() {
 		if records, _, _ := s.win.fill(); records == 0 {
 			r.lastCall()
 		}
+	}
+	if len(r.done) > 0 {
+		s.t.release(r.done)
+		r.done = r.done[:0]
 	}
 	if final > 0 {
 		s.t.settled(final) // last: who waits for it finds all counted
@@ -480,12 +510,15 @@ func (r *reading) blameHead(left []segment) []segment {
 			Code: 400, Reason: reason, Message: r.terminalAt, Attempts: int(try.Attempts) + 1,
 		})
 		s.t.rejected()
+		if s.p.ordered {
+			s.t.release(head.b.Keys[head.from : head.from+1])
+		}
 		s.t.settled(1)
 	} else {
 		one := head.b.Fresh()
 		one.Again(head.b, head.from, try)
 		one.Seal()
-		rest = append([]segment{{b: one, to: 1, base: head.serial()}}, rest...)
+		rest = append([]segment{{b: one, to: 1}}, rest...)
 	}
 	head.b.Resolve(1)
 	return rest

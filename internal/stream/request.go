@@ -29,22 +29,27 @@ func (p *Pool) request(t *topic) {
 	s.wire, s.sent = w, requests.Get().(*request)
 	q := s.sent
 	defer func() { q.reset(); requests.Put(q) }()
-	g, ok := s.ready()
-	if !ok { // gated, or another was quicker
-		s.awaitGate()
+	if !p.sleep(t.shunned()) {
 		return
 	}
-	s.release = p.waitTurn()
+	var ok bool
+	if s.release, ok = p.turn(t, nil); !ok {
+		s.release()
+		return
+	}
 	defer s.release()
-	if !p.mayOpen(t) {
-		t.putBack(g)
+	g, ok := s.ready()
+	if !ok { // gated, or another was quicker
+		p.limiter.GiveOpen()
+		s.release()
+		s.awaitGate()
 		return
 	}
 	w.begin(q)
 	s.fill(g)
 	w.end(q)
 	if q.records == 0 {
-		p.limiter.Unopened(time.Now())
+		p.limiter.GiveOpen()
 		return
 	}
 	if !s.paceRequest() {
@@ -69,31 +74,12 @@ func (s *stream) awaitGate() {
 	}
 }
 
-// mayOpen waits until one more POST may be sent; false when the Pool or t ends
-// first.
-func (p *Pool) mayOpen(t *topic) bool {
-	if p.ctx.Err() != nil || p.given(t) {
-		return false
-	}
-	d := p.limiter.Open(time.Now())
-	if d > 0 {
-		p.stats.waited(limitConnections, d)
-	}
-	if !p.sleep(d) || p.given(t) {
-		p.limiter.Unopened(time.Now())
-		return false
-	}
-	return true
-}
-
 // fill takes g, and what else is ready, into the request's body, up to what
 // the dialect, the window and the limits allow.
 func (s *stream) fill(g segment) {
 	records, bytes := s.most()
 	for {
-		if s.t.behind(g) {
-			s.t.putBack(g)
-		} else if rest := s.add(g, records, bytes); rest.records() > 0 {
+		if rest := s.add(g, records, bytes); rest.records() > 0 {
 			s.t.putBack(rest)
 			return
 		}
@@ -179,6 +165,9 @@ func (p *Pool) reject(t *topic, b *record.Batch, i int, why Rejection) {
 	}
 	p.handler.Rejected(b, i, why)
 	t.rejected()
+	if p.ordered {
+		t.release(b.Keys[i : i+1])
+	}
 	b.Resolve(1)
 	t.settled(1)
 }
@@ -198,7 +187,7 @@ func (s *stream) paceRequest() bool {
 		return true
 	}
 	s.p.limiter.Give(q.records, q.size)
-	s.p.limiter.Unopened(time.Now())
+	s.p.limiter.GiveOpen()
 	s.t.putBack(q.segments...)
 	return false
 }
@@ -221,6 +210,7 @@ func (s *stream) launch() error {
 	s.attach(l)
 	p.stats.opened()
 	now := time.Now()
+	s.born = now
 	s.touch()
 	for _, g := range q.segments {
 		g.sent = now

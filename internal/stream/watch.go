@@ -17,7 +17,16 @@ func (p *Pool) watch() {
 		case <-p.ctx.Done():
 			return
 		case now := <-ticker.C:
-			p.eachStream(func(s *stream) { s.inspect(now) })
+			var silent []*stream
+			p.eachStream(func(s *stream) {
+				s.inspect(now)
+				if s.silent.Load() && !s.confirmed.Load() {
+					silent = append(silent, s)
+				}
+			})
+			for _, s := range silent {
+				p.suspect(s)
+			}
 			if now.Sub(swept) > forgetAfter/4 {
 				swept = now
 				p.forget(now)
@@ -26,6 +35,11 @@ func (p *Pool) watch() {
 		}
 	}
 }
+
+// proveWithin is how long a stream may be the only one that tries while opens
+// fail. One that has nothing to send, or whose topic alone falls silent, would
+// keep all others from an endpoint that is well.
+const proveWithin = time.Second
 
 // inspect is the watch's look at one stream.
 func (s *stream) inspect(now time.Time) {
@@ -40,6 +54,9 @@ func (s *stream) inspect(now time.Time) {
 			s.abort(endStalled)
 			return
 		}
+	}
+	if now.Sub(s.born) > proveWithin {
+		s.release()
 	}
 	if !s.confirmed.Load() && records > 0 && now.Sub(oldest) > s.p.cfg.Silence &&
 		(s.link == nil || !s.t.proven.Load()) && !s.silent.Swap(true) {
@@ -71,14 +88,10 @@ func (p *Pool) explainSilence(t *topic) {
 	text := fmt.Sprintf("does not exist on cluster %s, and was not created by producing to it (create the topic, or check its name)", p.target.ClusterID)
 	if p.cfg.OneShot {
 		t.fail(&TopicError{Topic: t.name, Text: text})
-		p.eachStream(func(s *stream) {
-			if s.t == t {
-				s.abort(endHeld)
-			}
-		})
+		p.abortTopic(t)
 		return
 	}
-	p.warn("held:"+t.name, "no delivery report yet", "topic", t.name, "error", text)
+	p.park(t, text)
 }
 
 func jittered(d time.Duration, factor float64) time.Duration {

@@ -1,9 +1,6 @@
 package limit
 
-import (
-	"math"
-	"time"
-)
+import "math"
 
 // requestSlack is how much more than an even share a request may hold, for
 // those that went out less than full.
@@ -30,14 +27,4 @@ func (l *Limiter) Request() (records, bytes int) {
 		return int(n)
 	}
 	return share(l.recs.rate), share(l.bytes.rate)
-}
-
-// Unopened returns a POST that was reserved and not sent.
-func (l *Limiter) Unopened(now time.Time) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.posts.rate > 0 {
-		l.posts.refill(now)
-		l.posts.level = min(l.posts.burst, l.posts.level+1)
-	}
 }
