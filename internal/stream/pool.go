@@ -14,7 +14,6 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -72,7 +71,6 @@ type Pool struct {
 	limiter *limit.Limiter
 	limited bool // the profile has limits: pace from the start
 	log     *slog.Logger
-	dialer  net.Dialer
 	stats   *counters
 	observe func(seconds float64) // delivery latency; may be nil
 	start   time.Time
@@ -105,6 +103,7 @@ type Pool struct {
 	warnedAt  map[string]time.Time
 	err       error
 	trouble   error // why the endpoint does not answer, until it does
+	doubt     doubt // of the credentials
 }
 
 // New returns a Pool that has not connected yet. observe, when not nil, gets
@@ -118,7 +117,7 @@ func New(cfg Config, target Target, profile limit.Profile, h Handler, log *slog.
 	p := &Pool{
 		cfg: cfg, target: target, handler: h, limiter: limit.New(profile),
 		limited: profile.Records > 0 || profile.Bytes > 0,
-		log:     log, dialer: net.Dialer{KeepAlive: 15 * time.Second}, stats: newCounters(), observe: observe,
+		log:     log, stats: newCounters(), observe: observe,
 		start: time.Now(), probe: make(chan struct{}, 1), idle: make(chan struct{}, 1), failed: make(chan struct{}), broken: make(chan struct{}),
 		ctx: ctx, cancel: cancel,
 		topics: map[string]*topic{}, live: map[*stream]struct{}{}, warnedAt: map[string]time.Time{},
