@@ -23,6 +23,7 @@ import (
 // Concurrency: safe. A nil Proxy goes directly.
 // Source: RFC 9110 §9.3.6.
 type Proxy struct {
+	dial   func(ctx context.Context, network, addr string) (net.Conn, error)
 	choose func(*url.URL) (*url.URL, error) // nil URL: directly
 	trust  func() *tls.Config               // for proxies that are spoken to by https
 }
@@ -32,7 +33,7 @@ type Proxy struct {
 // https proxies.
 // Errors: a URL that is none; never with a password in it.
 func NewProxy(setting string, trust func() *tls.Config) (*Proxy, error) {
-	p := &Proxy{trust: trust}
+	p := &Proxy{dial: direct.DialContext, trust: trust}
 	switch setting {
 	case "none":
 		return nil, nil
@@ -56,6 +57,13 @@ func NewProxy(setting string, trust func() *tls.Config) (*Proxy, error) {
 	p.choose = func(*url.URL) (*url.URL, error) { return via, nil }
 	return p, nil
 }
+
+// DialWith returns what goes directly, by dial.
+func DialWith(dial func(ctx context.Context, network, addr string) (net.Conn, error)) *Proxy {
+	return &Proxy{dial: dial, choose: func(*url.URL) (*url.URL, error) { return nil, nil }}
+}
+
+var direct = net.Dialer{KeepAlive: 15 * time.Second}
 
 // ParseProxy reads the URL of a proxy. User and password need no escaping: what
 // looks like %41 is unescaped, the last @ ends them.
@@ -116,19 +124,18 @@ func (p *Proxy) Dialer(scheme string, timeout time.Duration) func(ctx context.Co
 // Dial connects to addr, host:port, for u. ctx bounds all of it.
 // Errors: *ProxyError where it is the proxy's doing.
 func (p *Proxy) Dial(ctx context.Context, u *url.URL, addr string) (net.Conn, error) {
-	dialer := net.Dialer{KeepAlive: 15 * time.Second}
-	var via *url.URL
-	if p != nil {
-		var err error
-		if via, err = p.choose(u); err != nil {
-			return nil, &ProxyError{Text: err.Error(), Wrong: true}
-		}
+	if p == nil {
+		return direct.DialContext(ctx, "tcp", addr)
+	}
+	via, err := p.choose(u)
+	if err != nil {
+		return nil, &ProxyError{Text: err.Error()}
 	}
 	if via == nil {
-		return dialer.DialContext(ctx, "tcp", addr)
+		return p.dial(ctx, "tcp", addr)
 	}
 	name := via.Scheme + "://" + via.Host
-	conn, err := dialer.DialContext(ctx, "tcp", proxyAddress(via))
+	conn, err := p.dial(ctx, "tcp", proxyAddress(via))
 	if err != nil {
 		return nil, &ProxyError{Text: "proxy " + name + " cannot be reached: is it up, and are host and port right?", Err: err}
 	}
@@ -288,7 +295,6 @@ func refusedByProxy(status int, offers string, via *url.URL, addr string) *Proxy
 // ProxyError says that the way out does not work.
 type ProxyError struct {
 	Denied bool // its credentials are wrong or missing
-	Wrong  bool // the setting is
 	Text   string
 	Err    error // may be nil
 }
