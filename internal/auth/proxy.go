@@ -97,6 +97,9 @@ func unescaped(s string) string {
 }
 
 func checkProxy(u *url.URL) error {
+	if u.Hostname() == "" || strings.HasSuffix(u.Host, ":") { // what net/http makes of "http://a b:1"
+		return errors.New("HTTPS_PROXY or HTTP_PROXY of the environment is no URL of a proxy: want http://HOST:PORT")
+	}
 	if u.Scheme != "http" && u.Scheme != "https" {
 		return fmt.Errorf("the proxy %s://%s is of a kind that is not spoken here: want http:// or https://", u.Scheme, u.Host)
 	}
