@@ -117,6 +117,7 @@ type Pool struct {
 	warnedAt  map[string]time.Time
 	err       error
 	trouble   error // why the endpoint does not answer, until it does
+	doubt     doubt // of the credentials
 }
 
 // New returns a Pool that has not connected yet. observe, when not nil, gets
