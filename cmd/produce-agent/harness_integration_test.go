@@ -133,6 +133,17 @@ func soaking() time.Duration { return lasting("SOAK_TIME") }
 // stalling is for how long a stall goes on, 0 when nobody says.
 func stalling() time.Duration { return lasting("ORACLE_STALL") }
 
+// lengthened is how much longer a program may live where a variable asks for
+// more of something than CI has.
+func lengthened() time.Duration {
+	for _, v := range os.Environ() {
+		if strings.HasPrefix(v, "ORACLE_") && !strings.HasPrefix(v, "ORACLE_SEED=") {
+			return time.Hour
+		}
+	}
+	return 0
+}
+
 func lasting(name string) time.Duration {
 	d, _ := time.ParseDuration(os.Getenv(name))
 	return max(d, 0)
@@ -159,7 +170,7 @@ func beginWith(t testing.TB, env []string, stdin io.Reader, out *os.File, args .
 func beginBehind(t testing.TB, by, env []string, stdin io.Reader, out *os.File, args ...string) *program {
 	t.Helper()
 	args = append(append(by, os.Args[0]), args...)
-	ctx, cancel := context.WithTimeout(context.Background(), patience+soaking()+stalling())
+	ctx, cancel := context.WithTimeout(context.Background(), patience+soaking()+stalling()+lengthened())
 	p := &program{t: t, cmd: exec.CommandContext(ctx, args[0], args[1:]...), exited: make(chan struct{})}
 	p.err.grown, p.out.grown = make(chan struct{}, 1), make(chan struct{}, 1)
 	p.cmd.Dir = t.TempDir()
