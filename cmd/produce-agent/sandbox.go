@@ -22,12 +22,14 @@ func newSandbox() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sandbox",
 		Short: "Serve the Kafka REST v3 API over a Kafka in the same process, with scripted faults",
-		Long: `Serve the Kafka REST v3 API, streaming and not, as a Confluent server does,
+		Long: `Serve the Kafka REST v3 API, streaming and not, as a Confluent server does, and
+the v2 API as that one, Redpanda's HTTP Proxy, Karapace or Strimzi's Bridge do,
 over a Kafka-protocol broker in the same process, so that a producer can be
 tried without a cluster and what it sent can be read back by any Kafka client.
 With --brokers it is a REST gateway to a real Kafka.`,
 		Example: `  produce-agent sandbox --topic logs:3
   produce-agent sandbox --topic logs --limits standard --fault report=429,share=0.1
+  produce-agent sandbox --topic logs --fault v2=pandaproxy
   produce-agent sandbox --fault help`,
 		Args:          cobra.NoArgs,
 		SilenceErrors: true,
