@@ -213,7 +213,7 @@ func TestFleetComesBack(t *testing.T) {
 			}
 		}
 		w.mu.Unlock()
-	if most := inAnySecond(opens); most > 25 {
+		if most := inAnySecond(opens); most > 25 {
 			t.Errorf("%d connections within one second", most)
 		}
 		good, all, _ := w.since(up + time.Minute)
