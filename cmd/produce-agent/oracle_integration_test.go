@@ -500,6 +500,12 @@ func (p *program) terminate() ran {
 	return p.ran()
 }
 
+// aside runs a subtest beside others that do little but wait: unlike parallel
+// ones they take no processor's place. all is to be waited for.
+func aside(t *testing.T, all *sync.WaitGroup, name string, test func(t *testing.T)) {
+	all.Go(func() { t.Run(name, test) })
+}
+
 // times is an integer from the environment, for longer runs than CI has.
 func times(t testing.TB, name string, without int) int {
 	t.Helper()

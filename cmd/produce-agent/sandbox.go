@@ -110,7 +110,10 @@ func printNextSteps(w io.Writer, s *sandbox.Sandbox, cfg *sandbox.Config) {
 			opts = " --cacert " + cfg.CAFile
 		}
 	}
-	if len(cfg.AuthFiles) > 0 || len(cfg.Credentials) > 0 {
+	switch bearer := slices.ContainsFunc(cfg.AuthFiles, func(a string) bool { return strings.HasPrefix(a, "bearer:") }); {
+	case bearer || len(cfg.OAuth) > 0:
+		opts += " -H 'Authorization: Bearer TOKEN'"
+	case len(cfg.AuthFiles) > 0:
 		opts += " -u KEY:SECRET"
 	}
 	fmt.Fprintf(w, "Produce:\n  curl%s -H 'Content-Type: application/json' %s/kafka/v3/clusters/%s/topics/%s/records \\\n    -d '{\"value\":{\"type\":\"STRING\",\"data\":\"hello\"}}'\n", opts, s.URL(), s.ClusterID(), topic)

@@ -181,6 +181,8 @@ func (p *printer) plain(v reflect.Value, path string) string {
 		return duration(x)
 	case Size:
 		return x.String()
+	case Percent:
+		return x.String()
 	}
 	switch v.Kind() {
 	case reflect.String:

@@ -40,10 +40,7 @@ func (p *pending) acked(r *kgo.Record, err error) {
 		return
 	}
 	if err == nil {
-		sb.stats.stored.Add(1)
-		if sb.cfg.OnStored != nil {
-			sb.cfg.OnStored(r.Topic, r.Partition, r.Offset, r.Key, r.Value)
-		}
+		p.stored(r)
 	}
 	switch {
 	case p.fixed:
@@ -57,6 +54,15 @@ func (p *pending) acked(r *kgo.Record, err error) {
 		p.code = 200
 	}
 	p.done()
+}
+
+// stored notes that Kafka has the record.
+func (p *pending) stored(r *kgo.Record) {
+	sb := p.st.c.sb
+	sb.stats.stored.Add(1)
+	if sb.cfg.OnStored != nil {
+		sb.cfg.OnStored(r.Topic, r.Partition, r.Offset, r.Key, r.Value)
+	}
 }
 
 // done hands the record to the writer.

@@ -41,7 +41,7 @@ func poolConfig(c *config.Cluster, routes []config.Route) stream.Config {
 	s.Heartbeat, s.IdleEnd = c.Streams.Heartbeat, c.Streams.IdleEnd
 	for _, r := range routes {
 		s.RetryInitial, s.RetryMax, s.MaxAttempts = r.Retry.Initial, r.Retry.Max, r.Retry.MaxAttempts
-		s.Strict = r.Ordering == "strict"
+		s.ByKey, s.Strict = r.Ordering == "key", r.Ordering == "strict"
 	}
 	return s
 }
@@ -66,7 +66,7 @@ func (s *Service) startCluster(c config.Cluster, routes []config.Route) *cluster
 			return
 		}
 		pool := stream.New(cfg, target, c.Limits.Limit(), s, k.log, observe)
-		k.log.Info("shipping", "endpoint", target.Base.Redacted()+"/v3", "cluster_id", target.ClusterID, "limits", c.Limits.Limit().String(), "streams", cfg.Streams)
+		k.log.Info("shipping", "endpoint", target.String(), "dialect", target.Dialect.String(), "cluster_id", target.ClusterID, "limits", c.Limits.Limit().String(), "streams", cfg.Streams)
 		k.mu.Lock()
 		k.pool, k.target, k.trouble = pool, target, nil
 		k.mu.Unlock()
@@ -84,6 +84,9 @@ func (k *cluster) resolve(ctx context.Context, address func(*config.Cluster) (st
 		if err == nil {
 			a.Attempts = 1
 			target, err = stream.Resolve(ctx, a)
+		}
+		if err == nil {
+			err = uncarried(target.Dialect, k.routes)
 		}
 		if ctx.Err() != nil {
 			return target, false

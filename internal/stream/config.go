@@ -22,7 +22,8 @@ type Config struct {
 	MaxAttempts   int           // reports that judge a record before it is rejected; dials before the first success
 	RetryInitial  time.Duration // first back-off; it doubles, with jitter
 	RetryMax      time.Duration // longest back-off
-	Strict        bool          // one record at a time, in order
+	ByKey         bool          // no record goes while an earlier one of its key and topic is not final
+	Strict        bool          // likewise of its topic: one record at a time
 
 	// OneShot: a run that ends. A topic that stays impossible ends it instead
 	// of being probed for ever.

@@ -10,10 +10,12 @@ import (
 	"net/url"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/valyala/fasthttp"
 
 	"github.com/produce-agent/produce-agent/internal/auth"
+	"github.com/produce-agent/produce-agent/internal/stream/dialect"
 	"github.com/produce-agent/produce-agent/internal/stream/limit"
 )
 
@@ -23,9 +25,20 @@ var UserAgent = "produce-agent"
 // Target is the cluster a Pool produces to.
 type Target struct {
 	Base      *url.URL // scheme, host and prefix, without "/v3": https://host:443/kafka
-	ClusterID string
+	ClusterID string   // of a v2 endpoint its host: it has no other name
+	Dialect   dialect.Dialect
 	Auth      auth.Authorizer
 	TLS       *tls.Config // for https; nil otherwise
+
+	dial func(ctx context.Context, network, address string) (net.Conn, error) // nil: the network
+}
+
+// String is where the target's API begins.
+func (t *Target) String() string {
+	if t.Dialect.IsV2() {
+		return t.Base.Redacted()
+	}
+	return t.Base.Redacted() + "/v3"
 }
 
 // produceURL returns where records of topic are POSTed.
@@ -67,11 +80,17 @@ func sameOrigin(a, b *url.URL) bool {
 	return a.Scheme == "http" && b.Scheme == "https" && a.Port() == "" && b.Port() == ""
 }
 
+var dialer = net.Dialer{KeepAlive: 15 * time.Second}
+
 // dial connects to u, TLS included.
 func (p *Pool) dial(ctx context.Context, u *url.URL) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.DialTimeout)
 	defer cancel()
-	conn, err := p.dialer.DialContext(ctx, "tcp", hostPort(u))
+	dial := p.target.dial
+	if dial == nil {
+		dial = dialer.DialContext
+	}
+	conn, err := dial(ctx, "tcp", hostPort(u))
 	if err != nil {
 		return nil, explainDial(u, err)
 	}
@@ -94,9 +113,13 @@ func (p *Pool) dial(ctx context.Context, u *url.URL) (net.Conn, error) {
 	return secure, nil
 }
 
-// requestHead returns the head of the POST that opens a stream to u. No
+// inChunks is the length of a body that is sent in chunks.
+const inChunks = -1
+
+// requestHead returns the head of a POST to u with a body of that length. No
 // Accept-Encoding: a compressed answer would hold reports back.
-func (p *Pool) requestHead(ctx context.Context, u *url.URL) ([]byte, error) {
+func (p *Pool) requestHead(ctx context.Context, u *url.URL, w wire, length int) ([]byte, error) {
+	content, accept := w.types()
 	var h fasthttp.RequestHeader
 	h.DisableNormalizing()
 	h.SetNoDefaultContentType(true)
@@ -104,8 +127,8 @@ func (p *Pool) requestHead(ctx context.Context, u *url.URL) ([]byte, error) {
 	h.SetRequestURI(u.RequestURI())
 	h.SetHost(u.Host)
 	h.SetUserAgent(UserAgent)
-	h.SetContentType("application/json")
-	h.Set("Accept", "application/json")
+	h.SetContentType(content)
+	h.Set("Accept", accept)
 	if sameOrigin(p.target.Base, u) {
 		authorization, err := p.target.Auth.Authorization(ctx)
 		if err != nil {
@@ -115,7 +138,7 @@ func (p *Pool) requestHead(ctx context.Context, u *url.URL) ([]byte, error) {
 			h.Set("Authorization", authorization)
 		}
 	}
-	h.SetContentLength(-1)
+	h.SetContentLength(length)
 	return h.Header(), nil
 }
 
@@ -130,6 +153,8 @@ func explainDial(u *url.URL, err error) error {
 		hint = "the name could not be looked up: check the resolver"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		hint = "nothing listens there: is the endpoint up, and is the port right?"
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		hint = "this process may open no more files and connections: raise the limit of open files"
 	case errors.Is(err, io.EOF):
 		hint = "it closed the connection without an answer: does it speak TLS at this port (https://)?"
 	case errors.Is(err, context.DeadlineExceeded), isTimeout(err):

@@ -254,10 +254,10 @@ func ship(l *Limiter, s *server, from, until time.Duration, quantum int) float64
 		now += max(d, 50*time.Microsecond)
 		good, bad := s.take(now, quantum)
 		if good > 0 {
-			l.Delivered(epoch.Add(now), good)
+			l.Delivered(epoch.Add(now), good, 200*good)
 		}
 		if bad > 0 {
-			l.Throttled(epoch.Add(now), bad)
+			l.Throttled(epoch.Add(now), bad, 200*bad)
 		}
 	}
 	return float64(s.taken-before) / (until - from).Seconds()
@@ -303,8 +303,8 @@ func TestRecoversFromStorm(t *testing.T) {
 	for now < 30*time.Second { // half of all records are refused, whatever the rate
 		d := l.Take(epoch.Add(now), 2, 400)
 		now += max(d, 50*time.Microsecond)
-		l.Delivered(epoch.Add(now), 1)
-		l.Throttled(epoch.Add(now), 1)
+		l.Delivered(epoch.Add(now), 1, 200)
+		l.Throttled(epoch.Add(now), 1, 200)
 	}
 	if r := l.PerSecond(); r < 1 {
 		t.Errorf("the rate fell to %g", r)
@@ -320,12 +320,12 @@ func TestRecoversFromStorm(t *testing.T) {
 // 429s among the very first reports start no search: there is no rate to see.
 func TestFirst429(t *testing.T) {
 	l := New(Profile{Name: "none"})
-	l.Delivered(epoch, 20)
-	if l.Throttled(epoch.Add(20*time.Millisecond), 5) || l.PerSecond() != 0 {
+	l.Delivered(epoch, 20, 4000)
+	if l.Throttled(epoch.Add(20*time.Millisecond), 5, 1000) || l.PerSecond() != 0 {
 		t.Errorf("25 reports within 20 ms cut the rate to %g", l.PerSecond())
 	}
-	l.Delivered(epoch.Add(400*time.Millisecond), 380)
-	if !l.Throttled(epoch.Add(400*time.Millisecond), 20) {
+	l.Delivered(epoch.Add(400*time.Millisecond), 380, 76000)
+	if !l.Throttled(epoch.Add(400*time.Millisecond), 20, 4000) {
 		t.Error("5 % refused for 400 ms cut nothing")
 	}
 	if r := l.PerSecond(); r < 700 || r > 1000 {
@@ -338,11 +338,11 @@ func TestFirst429(t *testing.T) {
 func TestTimesOutOfOrder(t *testing.T) {
 	p, _ := ParseProfile("basic")
 	l := New(p)
-	l.Delivered(epoch.Add(time.Second), 5)
+	l.Delivered(epoch.Add(time.Second), 5, 1000)
 	for _, d := range []time.Duration{0, -time.Second, 500 * time.Millisecond, -time.Hour, 2 * time.Second} {
 		now := epoch.Add(d)
-		l.Delivered(now, 1)
-		l.Throttled(now, 1)
+		l.Delivered(now, 1, 100)
+		l.Throttled(now, 1, 100)
 		if w := l.Take(now, 1, 100); w < 0 || w > time.Minute {
 			t.Errorf("at %s: wait %s", d, w)
 		}
