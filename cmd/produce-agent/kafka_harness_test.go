@@ -22,10 +22,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// With this variable set the tests named TestKafka run, against a real Apache
-// Kafka. KAFKA_HOME names an unpacked one to use in place of Maven Central's.
-const withKafka = "PRODUCE_AGENT_INTEGRATION"
-
 // kafkaPom names the broker and what it needs; dependencyPlugin copies it.
 const (
 	kafkaPom         = "../../bench/kafka/pom.xml"
@@ -251,21 +247,30 @@ func (k *kafka) metadata(topic string) *kmsg.MetadataResponse {
 // whole waits until all brokers are there.
 func (k *kafka) whole() {
 	k.t.Helper()
-	eventually(k.t, "all brokers are there", func() bool {
-		for _, node := range k.nodes {
-			select {
-			case <-node.exited:
-				k.t.Fatalf("broker %d ended", node.id)
-			default:
-			}
-			c, err := net.DialTimeout("tcp", node.addr, time.Second)
-			if err != nil {
-				return false
-			}
-			c.Close()
+	// Three of Java's starts take half a minute where others have the processors.
+	for limit := time.Now().Add(2 * patience); !k.there(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(limit) {
+			k.t.Fatal("never: all brokers are there")
 		}
-		return len(k.metadata("").Brokers) == len(k.nodes)
-	})
+	}
+}
+
+// there says whether all brokers are there.
+func (k *kafka) there() bool {
+	k.t.Helper()
+	for _, node := range k.nodes {
+		select {
+		case <-node.exited:
+			k.t.Fatalf("broker %d ended", node.id)
+		default:
+		}
+		c, err := net.DialTimeout("tcp", node.addr, time.Second)
+		if err != nil {
+			return false
+		}
+		c.Close()
+	}
+	return len(k.metadata("").Brokers) == len(k.nodes)
 }
 
 // create makes a topic and waits until every partition has a leader.

@@ -49,6 +49,7 @@ func TestKafka(t *testing.T) {
 		run  func(*testing.T)
 	}{
 		{"plain", s.plain},
+		{"dialects", s.dialects},
 		{"fifty partitions", s.fifty},
 		{"log append time", s.logAppendTime},
 		{"too large", s.tooLarge},
