@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -173,19 +174,23 @@ func uncarried(cfg *config.Config, c *config.Cluster, d dialect.Dialect) error {
 	return &statusError{exitConfig, errors.New("reached, but " + strings.Join(all, "; "))}
 }
 
-// askCluster asks for the cluster itself: an endpoint whose path and cluster id
-// are written in the file was not spoken to yet.
+// question returns what to GET of an endpoint, in which media type, and what it
+// means when it is answered.
 // Source: Confluent REST v3 OpenAPI, getKafkaCluster; of a v2 endpoint its
 // topics, which all of them list.
+func question(t *stream.Target) (u *url.URL, accept, reached string) {
+	if t.Dialect.IsV2() {
+		return t.Base.JoinPath("topics"), "application/vnd.kafka.v2+json", fmt.Sprintf("reached %s, dialect %s, ", t, t.Dialect)
+	}
+	return t.Base.JoinPath("v3", "clusters", t.ClusterID), "application/json", fmt.Sprintf("reached %s, cluster %s, dialect %s, ", t, t.ClusterID, t.Dialect)
+}
+
+// askCluster asks for the cluster itself: an endpoint whose path and cluster id
+// are written in the file was not spoken to yet.
 func askCluster(ctx context.Context, t stream.Target, a stream.Address) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, a.DialTimeout+10*time.Second)
 	defer cancel()
-	u, accept := t.Base.JoinPath("v3", "clusters", t.ClusterID), "application/json"
-	reached := fmt.Sprintf("reached %s, cluster %s, dialect %s, ", t.String(), t.ClusterID, t.Dialect)
-	if t.Dialect.IsV2() {
-		u, accept = t.Base.JoinPath("topics"), "application/vnd.kafka.v2+json"
-		reached = fmt.Sprintf("reached %s, dialect %s, ", t.String(), t.Dialect)
-	}
+	u, accept, reached := question(&t)
 	where := u.Redacted()
 	fail := func(status int, format string, args ...any) (string, error) {
 		return "", &statusError{status, fmt.Errorf(format, args...)}
