@@ -28,9 +28,9 @@ type connection struct {
 	secretFile     string
 	caFile         string
 	limits         string
+	dialect        string
 	agents         int
 	headroom       config.Percent
-	dialect        string
 	allowPlaintext bool
 
 	secret string // from the environment
@@ -44,10 +44,10 @@ func (c *connection) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.secretFile, "api-secret-file", "", "file that holds the API secret or password; the environment may hold it instead (PRODUCE_AGENT_API_SECRET, KAFKA_API_SECRET)")
 	f.StringVar(&c.caFile, "ca-file", "", "PEM file with the authorities to trust instead of the system's")
 	f.StringVar(&c.limits, "limits", "", "the cluster's limits to stay inside: none, basic, standard, enterprise, freight or dedicated:CKU; default is basic for Confluent Cloud and none elsewhere")
+	f.StringVar(&c.dialect, "dialect", "", "how records are sent: "+strings.Join(dialect.Names(), ", ")+"; default is auto: v3-stream, or v2 where the endpoint has no REST v3. See docs/dialects.md (PRODUCE_AGENT_DIALECT)")
 	f.IntVar(&c.agents, "fleet-agents", 1, "how many agents produce to the cluster, 1..100000: this one takes its part of --limits. See also --fleet-headroom")
 	c.headroom = config.DefaultHeadroom
 	f.Var(&c.headroom, "fleet-headroom", "with --fleet-agents of 2 and more: the share of the cluster's limits that all of them leave unused, 0%..90%")
-	f.StringVar(&c.dialect, "dialect", "", "how records are sent: "+strings.Join(dialect.Names(), ", ")+"; default is auto: v3-stream, or v2 where the endpoint has no REST v3. See docs/dialects.md (PRODUCE_AGENT_DIALECT)")
 	f.BoolVar(&c.allowPlaintext, "allow-plaintext-auth", false, "let credentials go over plain http to another machine")
 }
 
