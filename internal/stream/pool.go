@@ -86,6 +86,7 @@ type Pool struct {
 	closing   atomic.Bool
 	lastGood  atomic.Int64 // when a record was last delivered, as pool time
 	starving  atomic.Int32 // topics waiting for a stream
+	behind    atomic.Int64 // records waiting for an earlier one of their key
 	probe     chan struct{}
 	idle      chan struct{} // one token: a topic has nothing outstanding, or failed
 	failed    chan struct{}
@@ -369,6 +370,7 @@ func (p *Pool) Stats() Stats {
 		s.InFlight += records
 		s.Open++
 	})
+	s.Behind = int(p.behind.Load())
 	s.PerSecond = p.limiter.PerSecond()
 	return s
 }
