@@ -28,6 +28,10 @@ const asProgram = "TEST_AS_PRODUCE_AGENT"
 // With this one set as well, root may not read what its mode forbids.
 const asAnybody = "TEST_AS_ANYBODY"
 
+// With this variable set the tests named TestKafka run, against a real Apache
+// Kafka. KAFKA_HOME names an unpacked one to use in place of Maven Central's.
+const withKafka = "PRODUCE_AGENT_INTEGRATION"
+
 func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
 		if os.Getenv(asAnybody) != "" {
@@ -155,6 +159,15 @@ func lengthened() time.Duration {
 	return 0
 }
 
+// integrating is what a program may take longer in front of a real Kafka, whose
+// brokers come and go.
+func integrating() time.Duration {
+	if os.Getenv(withKafka) == "" {
+		return 0
+	}
+	return time.Minute
+}
+
 func lasting(name string) time.Duration {
 	d, _ := time.ParseDuration(os.Getenv(name))
 	return max(d, 0)
@@ -181,7 +194,7 @@ func beginWith(t testing.TB, env []string, stdin io.Reader, out *os.File, args .
 func beginBehind(t testing.TB, by, env []string, stdin io.Reader, out *os.File, args ...string) *program {
 	t.Helper()
 	args = append(append(by, os.Args[0]), args...)
-	ctx, cancel := context.WithTimeout(context.Background(), patience+soaking()+stalling()+lengthened())
+	ctx, cancel := context.WithTimeout(context.Background(), patience+soaking()+stalling()+lengthened()+integrating())
 	p := &program{t: t, cmd: exec.CommandContext(ctx, args[0], args[1:]...), exited: make(chan struct{})}
 	p.err.grown, p.out.grown = make(chan struct{}, 1), make(chan struct{}, 1)
 	p.cmd.Dir = t.TempDir()
