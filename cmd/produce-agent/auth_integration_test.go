@@ -332,7 +332,7 @@ func TestShipThroughAProxy(t *testing.T) {
 	out.Close()
 	r := p.ran()
 	r.want(t, exitOK, 2, 2, 0, 0)
-	if _, ok := went.Load(strings.TrimPrefix(s.URL(), "http://")); !ok || strings.Contains(r.out+r.err, "canary") {
+	if _, ok := went.Load(strings.TrimPrefix(s.URL(), "http://")); !ok || strings.Contains(r.out+r.err, "canary") || !strings.Contains(r.err, "proxy=http://"+at) {
 		t.Errorf("went through the proxy: %v\n%s", ok, r.err)
 	}
 	password := write(t, "password", "canary p@ss\n")

@@ -178,6 +178,9 @@ func resolve(ctx context.Context, env *ship.Env, cfg *ship.Config, conn *connect
 		return endpointStatus(err)
 	}
 	stream.UserAgent = "produce-agent/" + version
+	if via := env.Target.Proxy.Via(env.Target.Base); via != "" {
+		log.Info("going out through a proxy", "proxy", via)
+	}
 	log.Info("shipping", "endpoint", env.Target.Base.Redacted()+"/v3", "cluster", env.Target.ClusterID,
 		"topic", cfg.Topic, "limits", profile.String(), "streams", cfg.Stream.Streams)
 	return nil
