@@ -10,10 +10,10 @@ SOAK_TIME ?= 10m
 TESTFLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check format vet lint race tidy bench fuzz soak docs clean
+.PHONY: help build demo test integration check format vet lint race tidy bench fuzz soak docs clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## bin/produce-agent, static
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/produce-agent ./cmd/produce-agent
@@ -23,6 +23,9 @@ demo: build ## ship the Go source tree and random bytes into the sandbox, read t
 
 test: ## all tests; needs nothing but Go
 	$(GO) test $(TESTFLAGS) -timeout 12m ./...
+
+integration: ## a real Kafka of three brokers behind the gateway, some 4 minutes; SKIP without Java and Maven; see docs/integration.md
+	PRODUCE_AGENT_INTEGRATION=1 $(GO) test ./cmd/produce-agent -count=1 -v -timeout 10m -run '^TestKafka'
 
 check: format vet tidy lint race ## what a reviewer runs; CHECK_LINT=0 leaves golangci-lint out
 	@echo "check: all good"

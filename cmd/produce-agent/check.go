@@ -19,6 +19,7 @@ import (
 	"github.com/produce-agent/produce-agent/internal/auth"
 	"github.com/produce-agent/produce-agent/internal/config"
 	"github.com/produce-agent/produce-agent/internal/stream"
+	"github.com/produce-agent/produce-agent/internal/stream/dialect"
 )
 
 // defaultConfigFile is what check reads when it is told of no file.
@@ -70,6 +71,11 @@ func runCheck(cmd *cobra.Command, file string, show, connect bool) error {
 	}
 	fmt.Fprintf(stderr, "%s: good: %s, %s, %s\n", file,
 		count(len(cfg.Clusters), "cluster"), count(len(cfg.Inputs), "input"), count(len(cfg.Routes), "route"))
+	for _, c := range cfg.Clusters {
+		if c.Limits.Fleet.Agents > 1 {
+			fmt.Fprintf(stderr, "%s: cluster %s: this agent keeps to %s\n", file, c.Name, c.Limits.Limit())
+		}
+	}
 	if show {
 		if err := cfg.Print(cmd.OutOrStdout()); err != nil {
 			return &statusError{exitFailure, fmt.Errorf("print: %w", err)}
@@ -95,7 +101,7 @@ func connectAll(ctx context.Context, w io.Writer, cfg *config.Config) error {
 	status := exitOK
 	for i := range cfg.Clusters {
 		c := &cfg.Clusters[i]
-		line, err := connectTo(ctx, c, checkTokens(cfg.DataDir))
+		line, err := connectTo(ctx, cfg, c)
 		if err != nil {
 			line = err.Error()
 			var s *statusError
@@ -116,8 +122,8 @@ func connectAll(ctx context.Context, w io.Writer, cfg *config.Config) error {
 // connectTo asks one cluster and returns what there is to say.
 //
 // Errors: always a *statusError.
-func connectTo(ctx context.Context, c *config.Cluster, tokens string) (string, error) {
-	address, err := clusterAddress(c, tokens, slog.New(slog.DiscardHandler))
+func connectTo(ctx context.Context, cfg *config.Config, c *config.Cluster) (string, error) {
+	address, err := clusterAddress(c, checkTokens(cfg.DataDir), slog.New(slog.DiscardHandler))
 	if err != nil {
 		return "", &statusError{exitFailure, err}
 	}
@@ -130,16 +136,56 @@ func connectTo(ctx context.Context, c *config.Cluster, tokens string) (string, e
 		}
 		return "", &statusError{exitFailure, fmt.Errorf("not reached: %w", inKeys(err))}
 	}
-	return askCluster(ctx, target, address)
+	line, err := askCluster(ctx, target, address)
+	if err != nil {
+		return "", err
+	}
+	return line + lacking(target.Dialect), uncarried(cfg, c, target.Dialect)
+}
+
+// lacking tells what a dialect cannot carry; "" where that is nothing.
+func lacking(d dialect.Dialect) string {
+	if lacks := d.Lacks(); len(lacks) > 0 {
+		return "; it is " + d.Server() + ", which cannot carry: " + strings.Join(lacks, ", ")
+	}
+	return ""
+}
+
+// uncarried refuses routes that ask for what their cluster turned out not to
+// carry.
+//
+// Errors: a *statusError.
+func uncarried(cfg *config.Config, c *config.Cluster, d dialect.Dialect) error {
+	var all []string
+	for i := range cfg.Routes {
+		r := &cfg.Routes[i]
+		if r.Cluster != c.Name {
+			continue
+		}
+		for _, u := range r.Uncarried(d) {
+			path := fmt.Sprintf("routes[%d].%s", i, u.Key)
+			all = append(all, fmt.Sprintf("%s: %s: %s", cfg.Place(path), path, u.Refusal(d)))
+		}
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	return &statusError{exitConfig, errors.New("reached, but " + strings.Join(all, "; "))}
 }
 
 // askCluster asks for the cluster itself: an endpoint whose path and cluster id
 // are written in the file was not spoken to yet.
-// Source: Confluent REST v3 OpenAPI, getKafkaCluster.
+// Source: Confluent REST v3 OpenAPI, getKafkaCluster; of a v2 endpoint its
+// topics, which all of them list.
 func askCluster(ctx context.Context, t stream.Target, a stream.Address) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, a.DialTimeout+10*time.Second)
 	defer cancel()
-	u := t.Base.JoinPath("v3", "clusters", t.ClusterID)
+	u, accept := t.Base.JoinPath("v3", "clusters", t.ClusterID), "application/json"
+	reached := fmt.Sprintf("reached %s, cluster %s, dialect %s, ", t.String(), t.ClusterID, t.Dialect)
+	if t.Dialect.IsV2() {
+		u, accept = t.Base.JoinPath("topics"), "application/vnd.kafka.v2+json"
+		reached = fmt.Sprintf("reached %s, dialect %s, ", t.String(), t.Dialect)
+	}
 	where := u.Redacted()
 	fail := func(status int, format string, args ...any) (string, error) {
 		return "", &statusError{status, fmt.Errorf(format, args...)}
@@ -148,7 +194,7 @@ func askCluster(ctx context.Context, t stream.Target, a stream.Address) (string,
 	if err != nil {
 		return fail(exitFailure, "not reached: %w", err)
 	}
-	req.Header.Set("Accept", "application/json")
+	req.Header.Set("Accept", accept)
 	req.Header.Set("User-Agent", stream.UserAgent)
 	authorization, err := stream.Authorize(ctx, req, t.Auth)
 	if err != nil {
@@ -166,7 +212,6 @@ func askCluster(ctx context.Context, t stream.Target, a stream.Address) (string,
 	}
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
 	said := strings.TrimSpace(strconv.Itoa(resp.StatusCode)+" "+http.StatusText(resp.StatusCode)) + saidBy(body)
-	reached := fmt.Sprintf("reached %s/v3, cluster %s, ", t.Base.Redacted(), t.ClusterID)
 	switch code := resp.StatusCode; {
 	case code == http.StatusOK && a.HasAuth:
 		return reached + "credentials accepted: " + auth.Describe(t.Auth), nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/url"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"github.com/produce-agent/produce-agent/internal/auth"
 	"github.com/produce-agent/produce-agent/internal/config"
 	"github.com/produce-agent/produce-agent/internal/stream"
+	"github.com/produce-agent/produce-agent/internal/stream/dialect"
 	"github.com/produce-agent/produce-agent/internal/stream/limit"
 )
 
@@ -26,6 +28,9 @@ type connection struct {
 	secretFile     string
 	caFile         string
 	limits         string
+	dialect        string
+	agents         int
+	headroom       config.Percent
 	allowPlaintext bool
 	creds          credentials
 	tokens         string // where tokens are kept
@@ -41,6 +46,10 @@ func (c *connection) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.secretFile, "api-secret-file", "", "file that holds the API secret or password; the environment may hold it instead (PRODUCE_AGENT_API_SECRET, KAFKA_API_SECRET)")
 	f.StringVar(&c.caFile, "ca-file", "", "PEM file with the authorities to trust instead of the system's")
 	f.StringVar(&c.limits, "limits", "", "the cluster's limits to stay inside: none, basic, standard, enterprise, freight or dedicated:CKU; default is basic for Confluent Cloud and none elsewhere")
+	f.StringVar(&c.dialect, "dialect", "", "how records are sent: "+strings.Join(dialect.Names(), ", ")+"; default is auto: v3-stream, or v2 where the endpoint has no REST v3. See docs/dialects.md (PRODUCE_AGENT_DIALECT)")
+	f.IntVar(&c.agents, "fleet-agents", 1, "how many agents produce to the cluster, 1..100000: this one takes its part of --limits. See also --fleet-headroom")
+	c.headroom = config.DefaultHeadroom
+	f.Var(&c.headroom, "fleet-headroom", "with --fleet-agents of 2 and more: the share of the cluster's limits that all of them leave unused, 0%..90%")
 	f.BoolVar(&c.allowPlaintext, "allow-plaintext-auth", false, "let credentials go over plain http to another machine")
 	c.creds.flags(f)
 }
@@ -49,7 +58,7 @@ func (c *connection) flags(f *pflag.FlagSet) {
 // they name no key of a configuration file.
 var connectionNames = []string{
 	"PRODUCE_AGENT_REST_ENDPOINT", "PRODUCE_AGENT_CLUSTER_ID", "PRODUCE_AGENT_API_KEY", "PRODUCE_AGENT_API_SECRET",
-	"PRODUCE_AGENT_API_SECRET_FILE", "PRODUCE_AGENT_CA_FILE", "PRODUCE_AGENT_LIMITS",
+	"PRODUCE_AGENT_API_SECRET_FILE", "PRODUCE_AGENT_CA_FILE", "PRODUCE_AGENT_LIMITS", "PRODUCE_AGENT_DIALECT",
 }
 
 // ownNames are all variables that are the flags'.
@@ -72,7 +81,7 @@ var flagKeys = strings.NewReplacer(
 	"--cert-file", "tls.cert_file", "--key-file", "tls.key_file",
 	"http://USER@HOST:PORT with --proxy-password-file, or http://USER:PASSWORD@HOST:PORT in a configuration file or PRODUCE_AGENT_PROXY", "http://USER:PASSWORD@HOST:PORT",
 	"--proxy", "proxy", "--auth-type", "auth.type",
-	"--ca-file", "tls.ca_file", "--allow-plaintext-auth", "allow_plaintext_auth: true", "--limits", "limits",
+	"--ca-file", "tls.ca_file", "--allow-plaintext-auth", "allow_plaintext_auth: true", "--limits", "limits", "--dialect", "dialect:",
 )
 
 // inKeys says an error in the words of the configuration file.
@@ -90,6 +99,7 @@ func (c *connection) fromEnvironment() error {
 	c.clusterID = c.env(c.clusterID, "PRODUCE_AGENT_CLUSTER_ID", "KAFKA_ID")
 	c.caFile = c.env(c.caFile, "PRODUCE_AGENT_CA_FILE")
 	c.limits = c.env(c.limits, "PRODUCE_AGENT_LIMITS")
+	c.dialect = c.env(c.dialect, "PRODUCE_AGENT_DIALECT")
 	return c.settle()
 }
 
@@ -120,6 +130,10 @@ func (c *connection) address(cfg stream.Config, log *slog.Logger) (stream.Addres
 		URL: c.endpoint, ClusterID: c.clusterID,
 		AllowPlaintext: c.allowPlaintext, DialTimeout: cfg.DialTimeout, Attempts: cfg.MaxAttempts,
 	}
+	var err error
+	if a.Dialect, err = c.wanted(); err != nil {
+		return a, err
+	}
 	a.Waiting = func(err error, attempt int, wait time.Duration) {
 		log.Warn("cannot ask the endpoint for its clusters, will try again", "error", err, "attempt", attempt, "wait", wait)
 	}
@@ -141,7 +155,16 @@ func (c *connection) address(cfg stream.Config, log *slog.Logger) (stream.Addres
 	return a, nil
 }
 
-// profile returns the limits in force for the endpoint.
+// wanted returns the dialect that was asked for.
+func (c *connection) wanted() (dialect.Dialect, error) {
+	d, err := dialect.Parse(c.dialect)
+	if err != nil {
+		return d, fmt.Errorf("--dialect=%w", err)
+	}
+	return d, nil
+}
+
+// profile returns the limits of the endpoint's cluster.
 func (c *connection) profile() (limit.Profile, error) {
 	name := c.limits
 	if name == "" {
@@ -155,5 +178,19 @@ func (c *connection) profile() (limit.Profile, error) {
 	if err != nil {
 		return p, errors.New("--" + err.Error())
 	}
+	if c.agents < 1 || c.agents > 100_000 {
+		return p, fmt.Errorf("--fleet-agents=%d: must be 1..100000", c.agents)
+	}
+	if c.headroom > 90 {
+		return p, fmt.Errorf("--fleet-headroom=%s: must be 0%%..90%%", c.headroom)
+	}
 	return p, nil
+}
+
+// fleet says who else has a part of the limits.
+func (c *connection) fleet() config.Fleet {
+	if c.agents < 2 {
+		return config.Fleet{Agents: 1}
+	}
+	return config.Fleet{Agents: c.agents, Headroom: c.headroom}
 }

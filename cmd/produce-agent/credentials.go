@@ -16,6 +16,7 @@ import (
 	"github.com/produce-agent/produce-agent/internal/auth"
 	"github.com/produce-agent/produce-agent/internal/config"
 	"github.com/produce-agent/produce-agent/internal/stream"
+	"github.com/produce-agent/produce-agent/internal/stream/dialect"
 )
 
 // credentials are the flags that say as whom to speak to a cluster, beside API
@@ -258,6 +259,10 @@ func clusterAddress(c *config.Cluster, tokens string, log *slog.Logger) (stream.
 	a := stream.Address{
 		URL: c.RESTEndpoint, ClusterID: c.ClusterID,
 		AllowPlaintext: c.AllowPlaintextAuth, DialTimeout: c.Streams.DialTimeout, Attempts: 1,
+	}
+	var err error
+	if a.Dialect, err = dialect.Parse(c.Dialect); err != nil {
+		return a, fmt.Errorf("dialect: %w", err)
 	}
 	o := c.Auth.OAuth2
 	s := auth.Settings{

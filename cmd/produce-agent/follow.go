@@ -57,13 +57,16 @@ func runFollowing(cmd *cobra.Command, signals *signals, cfg ship.Config, more *s
 	case address.URL == "":
 		return stream.ErrNoEndpoint
 	}
+	if err := cfg.Uncarried(address.Dialect); err != nil {
+		return &statusError{exitUsage, err}
+	}
 	plan, err := followPlan(&cfg, more)
 	if err != nil {
 		return err
 	}
 	plan.Clusters[0].Limits = config.Limits{
 		Profile: profile.Name, ConnectionsPerSecond: profile.Connections, RecordsPerSecond: profile.Records,
-		BytesPerSecond: config.Size(profile.Bytes), MessageBytes: config.Size(profile.MessageBytes),
+		BytesPerSecond: config.Size(profile.Bytes), MessageBytes: config.Size(profile.MessageBytes), Fleet: more.conn.fleet(),
 	}
 	if profile.MessageBytes > 0 && !cmd.Flags().Changed("max-record-bytes") {
 		plan.Routes[0].MaxRecordBytes = config.Size(profile.MessageBytes)

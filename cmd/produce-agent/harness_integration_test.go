@@ -152,8 +152,15 @@ func beginTo(t testing.TB, out *os.File, args ...string) *program {
 
 func beginWith(t testing.TB, env []string, stdin io.Reader, out *os.File, args ...string) *program {
 	t.Helper()
+	return beginBehind(t, nil, env, stdin, out, args...)
+}
+
+// beginBehind starts the program by another, that becomes it.
+func beginBehind(t testing.TB, by, env []string, stdin io.Reader, out *os.File, args ...string) *program {
+	t.Helper()
+	args = append(append(by, os.Args[0]), args...)
 	ctx, cancel := context.WithTimeout(context.Background(), patience+soaking()+stalling())
-	p := &program{t: t, cmd: exec.CommandContext(ctx, os.Args[0], args...), exited: make(chan struct{})}
+	p := &program{t: t, cmd: exec.CommandContext(ctx, args[0], args[1:]...), exited: make(chan struct{})}
 	p.err.grown, p.out.grown = make(chan struct{}, 1), make(chan struct{}, 1)
 	p.cmd.Dir = t.TempDir()
 	p.cmd.Env = append([]string{asProgram + "=1", "PATH=" + os.Getenv("PATH"), "GOCOVERDIR=" + os.Getenv("GOCOVERDIR")}, env...)

@@ -454,7 +454,12 @@ type site struct {
 
 func newSite(t testing.TB, o *oracle, yaml string) *site {
 	t.Helper()
-	x := &site{t: t, dir: t.TempDir(), listen: freeAddr(t), endpoint: o.box.URL()}
+	return newSiteAt(t, o.box.URL(), yaml)
+}
+
+func newSiteAt(t testing.TB, endpoint, yaml string) *site {
+	t.Helper()
+	x := &site{t: t, dir: t.TempDir(), listen: freeAddr(t), endpoint: endpoint}
 	x.data, x.logs, x.path = filepath.Join(x.dir, "data"), filepath.Join(x.dir, "logs"), filepath.Join(x.dir, "agent.yaml")
 	if err := os.Mkdir(x.logs, 0o700); err != nil {
 		t.Fatal(err)
@@ -493,6 +498,12 @@ func (p *program) terminate() ran {
 	p.t.Helper()
 	p.signal(syscall.SIGTERM)
 	return p.ran()
+}
+
+// aside runs a subtest beside others that do little but wait: unlike parallel
+// ones they take no processor's place. all is to be waited for.
+func aside(t *testing.T, all *sync.WaitGroup, name string, test func(t *testing.T)) {
+	all.Go(func() { t.Run(name, test) })
 }
 
 // times is an integer from the environment, for longer runs than CI has.

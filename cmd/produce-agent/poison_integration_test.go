@@ -5,6 +5,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -102,6 +103,96 @@ func TestOraclePoison(t *testing.T) {
 	}
 	if bad || n != rounds {
 		t.Errorf("the dead letter has %v, want %d of each kind", got, rounds/kinds)
+	}
+}
+
+const unchecked = `
+data_dir: DATA
+clusters:
+  main: {rest_endpoint: "ENDPOINT", streams: {max: 2, in_flight: 500, report_timeout: 5s}}
+inputs:
+  files: {type: file, include: ["LOGS/*.log"], poll: 50ms}
+  edge: {type: http, listen: "LISTEN", respond: after_buffer, accept: [kafka_rest_v3], allow_topics: [t]}
+routes:
+  - {name: files, inputs: [files], topic: t, value: {type: JSON}, validate: false, max_record_bytes: 4KB, spill: never, retry: {max: 500ms}}
+  - {name: edge, inputs: [edge], allow_topics: [t], buffer: {type: disk, max_bytes: 64MB}, retry: {max: 500ms}}
+`
+
+// Poison that nobody looks for: JSON goes to the cluster unchecked, and clients
+// of the REST path send what only the cluster can refuse. Each breaks two
+// streams at most, is in the dead letter once with the reason of it, and costs
+// no neighbour. ORACLE_POISON says how many.
+func TestOracleUncheckedPoison(t *testing.T) {
+	t.Parallel()
+	const each = 1000
+	poisons := []struct {
+		text   string
+		breaks int // streams
+		why    string
+	}{
+		{`{"poison":%d,"open":[1,2}`, 2, "400 bad_request"},
+		{`{"poison":%d,"open":{"b":1}`, 2, "400 bad_request"},
+		{`"poison %d, a string without an end`, 2, "400 bad_request"},
+		{`{"poison":%d,"long":"` + strings.Repeat("x", 5000) + `"}`, 0, "413 too_large"},
+		{`{"poison":%d,"why":"no schema"}`, 0, "422 schema"},
+	}
+	rounds := times(t, "ORACLE_POISON", 30)
+	rnd := seeded(t)
+	o := newOracle(t, 100, nil)
+	o.faults(t, `report=422,contains=no schema`)
+	x := newSite(t, o, unchecked)
+	f, err := os.Create(x.log("a.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	p, at := x.start()
+	s, client := o.source(), o.source()
+	want, breaks := map[string]int{}, 0
+	for i := range rounds {
+		lines, from := o.next(s, each)
+		all := strings.SplitAfter(string(lines), "\n")
+		poison := poisons[i%len(poisons)]
+		all[rnd.IntN(each)] += fmt.Sprintf(poison.text, i) + "\n"
+		if _, err := f.WriteString(strings.Join(all, "")); err != nil {
+			t.Fatal(err)
+		}
+		o.accept(s, from, each)
+		want[poison.why]++
+		breaks += poison.breaks
+	}
+	// A header that is no base64, among good records of one stream of a client:
+	// the listener says so of that record, and takes the others.
+	lines, from := o.next(client, each)
+	var body strings.Builder
+	bad := rnd.IntN(each)
+	for n, line := range strings.Split(strings.TrimSuffix(string(lines), "\n"), "\n") {
+		fmt.Fprintf(&body, `{"value":{"type":"JSON","data":%s}}`, line)
+		if n == bad {
+			body.WriteString(`{"headers":[{"name":"h","value":"not base64!"}],"value":{"type":"JSON","data":1}}`)
+		}
+	}
+	status, answer := post(t, "http://"+x.listen+"/v3/clusters/"+o.box.ClusterID()+"/topics/t/records", "application/json", body.String())
+	if good, refused := strings.Count(answer, `"error_code":200`), strings.Count(answer, `"error_code":400`); status != 200 || good != each || refused != 1 {
+		t.Errorf("%d, %d good reports, %d that say 400", status, good, refused)
+	}
+	o.accept(client, from, each)
+	o.settle(t, 0, 0)
+	eventually(t, "all is final", func() bool {
+		return metric(t, at, `input_lag_bytes{input="files"}`) == 0 && metric(t, at, `buffer_records{route="edge"}`) == 0
+	})
+	opened := int(metric(t, at, `streams_opened_total{cluster="main"}`))
+	r := p.terminate()
+	got := deadLetters(t, filepath.Join(x.data, "dead", "files.ndjson"))
+	t.Logf("dead letter: %v; %d streams opened, %d poisons break streams", got, opened, breaks/2)
+	if !maps.Equal(got, want) {
+		t.Errorf("the dead letter has %v, want %v", got, want)
+	}
+	if opened > streams+breaks {
+		t.Errorf("%d streams opened, want %d at most", opened, streams+breaks)
+	}
+	if r.Pending != 0 || r.Rejected != int64(rounds) {
+		t.Errorf("%+v\n%s", r.Summary, r.err)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -21,12 +22,14 @@ func newSandbox() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sandbox",
 		Short: "Serve the Kafka REST v3 API over a Kafka in the same process, with scripted faults",
-		Long: `Serve the Kafka REST v3 API, streaming and not, as a Confluent server does,
+		Long: `Serve the Kafka REST v3 API, streaming and not, as a Confluent server does, and
+the v2 API as that one, Redpanda's HTTP Proxy, Karapace or Strimzi's Bridge do,
 over a Kafka-protocol broker in the same process, so that a producer can be
 tried without a cluster and what it sent can be read back by any Kafka client.
 With --brokers it is a REST gateway to a real Kafka.`,
 		Example: `  produce-agent sandbox --topic logs:3
   produce-agent sandbox --topic logs --limits standard --fault report=429,share=0.1
+  produce-agent sandbox --topic logs --fault v2=pandaproxy
   produce-agent sandbox --fault help`,
 		Args:          cobra.NoArgs,
 		SilenceErrors: true,
@@ -53,7 +56,7 @@ With --brokers it is a REST gateway to a real Kafka.`,
 // runSandbox serves until ctx ends, telling w what to do next and, at the
 // end, what was seen.
 func runSandbox(ctx context.Context, cfg sandbox.Config, w io.Writer) error {
-	s, err := sandbox.Start(cfg)
+	s, err := startSandbox(ctx, cfg, w)
 	if err != nil {
 		return fmt.Errorf("sandbox: %w", err)
 	}
@@ -63,6 +66,33 @@ func runSandbox(ctx context.Context, cfg sandbox.Config, w io.Writer) error {
 	err = s.Close()
 	printStats(w, stats)
 	return err
+}
+
+// startSandbox starts it. A Kafka that is not there is waited for; then it
+// says so, and a signal ends the waiting.
+func startSandbox(ctx context.Context, cfg sandbox.Config, w io.Writer) (*sandbox.Sandbox, error) {
+	if len(cfg.Brokers) == 0 {
+		return sandbox.Start(cfg)
+	}
+	var s *sandbox.Sandbox
+	var err error
+	started := make(chan struct{})
+	go func() {
+		defer close(started)
+		s, err = sandbox.Start(cfg)
+	}()
+	late := time.NewTimer(time.Second)
+	defer late.Stop()
+	for {
+		select {
+		case <-started:
+			return s, err
+		case <-late.C:
+			fmt.Fprintf(w, "Waiting for Kafka at %s, %s at most.\n", strings.Join(cfg.Brokers, ","), sandbox.ReachKafka)
+		case <-ctx.Done():
+			return nil, errors.New("ended while it waited for Kafka at " + strings.Join(cfg.Brokers, ","))
+		}
+	}
 }
 
 // printNextSteps tells how to produce a record with curl and read it with kcat.
@@ -82,7 +112,10 @@ func printNextSteps(w io.Writer, s *sandbox.Sandbox, cfg *sandbox.Config) {
 			opts = " --cacert " + cfg.CAFile
 		}
 	}
-	if len(cfg.AuthFiles) > 0 || len(cfg.Credentials) > 0 {
+	switch bearer := slices.ContainsFunc(cfg.AuthFiles, func(a string) bool { return strings.HasPrefix(a, "bearer:") }); {
+	case bearer || len(cfg.OAuth) > 0:
+		opts += " -H 'Authorization: Bearer TOKEN'"
+	case len(cfg.AuthFiles) > 0:
 		opts += " -u KEY:SECRET"
 	}
 	fmt.Fprintf(w, "Produce:\n  curl%s -H 'Content-Type: application/json' %s/kafka/v3/clusters/%s/topics/%s/records \\\n    -d '{\"value\":{\"type\":\"STRING\",\"data\":\"hello\"}}'\n", opts, s.URL(), s.ClusterID(), topic)

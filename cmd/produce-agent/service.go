@@ -32,6 +32,7 @@ import (
 var overrides = map[string]config.Override{
 	"rest-endpoint":        {Path: "clusters.*.rest_endpoint"},
 	"cluster-id":           {Path: "clusters.*.cluster_id"},
+	"dialect":              {Path: "clusters.*.dialect"},
 	"api-key":              {Path: "clusters.*.auth.username"},
 	"api-secret-file":      {Path: "clusters.*.auth.password"},
 	"ca-file":              {Path: "clusters.*.tls.ca_file"},
@@ -42,6 +43,8 @@ var overrides = map[string]config.Override{
 	"auth-patience":        {Path: "clusters.*.auth.patience"},
 	"bearer-token-file":    {Path: "clusters.*.auth.token_file"},
 	"limits":               {Path: "clusters.*.limits"},
+	"fleet-agents":         {Path: "clusters.*.limits.fleet.agents"},
+	"fleet-headroom":       {Path: "clusters.*.limits.fleet.headroom"},
 	"allow-plaintext-auth": {Path: "clusters.*.allow_plaintext_auth"},
 	"streams":              {Path: "clusters.*.streams.max"},
 	"linger":               {Path: "clusters.*.streams.linger"},

@@ -163,7 +163,16 @@ func resolve(ctx context.Context, env *ship.Env, cfg *ship.Config, conn *connect
 	if err != nil {
 		return err
 	}
+	fleet := conn.fleet()
+	profile = profile.Share(fleet.Agents, float64(fleet.Headroom)/100)
 	env.Profile = profile
+	d, err := conn.wanted()
+	if err == nil {
+		err = cfg.Uncarried(d)
+	}
+	if err != nil {
+		return &statusError{exitUsage, err}
+	}
 	if cfg.DryRun {
 		return nil
 	}
@@ -177,11 +186,14 @@ func resolve(ctx context.Context, env *ship.Env, cfg *ship.Config, conn *connect
 	if env.Target, err = stream.Resolve(ctx, address); err != nil {
 		return endpointStatus(err)
 	}
+	if err := cfg.Uncarried(env.Target.Dialect); err != nil {
+		return &statusError{exitUsage, err}
+	}
 	stream.UserAgent = "produce-agent/" + version
 	if via := env.Target.Proxy.Via(env.Target.Base); via != "" {
 		log.Info("going out through a proxy", "proxy", via)
 	}
-	log.Info("shipping", "endpoint", env.Target.Base.Redacted()+"/v3", "cluster", env.Target.ClusterID,
+	log.Info("shipping", "endpoint", env.Target.String(), "dialect", env.Target.Dialect.String(), "cluster", env.Target.ClusterID,
 		"topic", cfg.Topic, "limits", profile.String(), "streams", cfg.Stream.Streams)
 	return nil
 }

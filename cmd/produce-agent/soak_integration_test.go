@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -81,27 +82,40 @@ func (r *rotated) rotate(truncate bool) error {
 // soak is one long run.
 type soak struct {
 	t     *testing.T
-	rnd   *rand.Rand
 	o     *oracle
+	w     *wire
 	x     *site
 	p     *program
 	logs  []*rotated
 	small bool // data_dir can be filled
 	bar   int  // of duplicates
 	did   map[string]int
+
+	mu   sync.Mutex // guards next
+	next []trouble  // of the next connections
+	hole bool       // new connections fall silent at once
 }
 
-// TestOracleSoak mixes kills, stops, full disks, broken and silent streams,
-// refusals and rotations by chance, for SOAK_TIME. Nothing is lost, nothing is
-// wrong, and a record that comes when the faults are over is there in 10 s.
+// soakTime is how long the soak goes on where SOAK_TIME does not say.
+const soakTime = 30 * time.Second
+
+// TestOracleSoak mixes kills, stops, full disks, connections that are cut at any
+// byte or fall silent, refusals, storms of 429 and rotations by chance, for
+// SOAK_TIME. Nothing is lost, nothing is wrong, and a record that comes when the
+// faults are over is there in 10 s.
 func TestOracleSoak(t *testing.T) {
+	t.Parallel()
 	long := soaking()
 	if long == 0 {
-		t.Skip("SOAK_TIME says how long, as in SOAK_TIME=10m")
+		long = soakTime
 	}
-	k := &soak{t: t, rnd: seeded(t), o: newOracle(t, 300, nil), did: map[string]int{}}
+	rnd := seeded(t)
+	k := &soak{t: t, o: newOracle(t, 300, nil), did: map[string]int{}}
 	k.o.spoil = 10
+	k.w = newWire(t, k.o.box.URL(), nil, k.plan)
 	k.x = newSite(t, k.o, soakYAML)
+	k.x.endpoint = k.w.url()
+	k.x.configure(soakYAML)
 	k.small = tmpfs(t, k.x.data, 192<<20)
 	l := newLoad(t)
 	for i := range 3 {
@@ -114,12 +128,14 @@ func TestOracleSoak(t *testing.T) {
 	}
 	k.p, _ = k.x.start("--grace", "1s")
 	for end := time.Now().Add(long); time.Now().Before(end) && !t.Failed(); {
-		k.once()
-		time.Sleep(between(k.rnd, 50*time.Millisecond, 2*time.Second))
+		e := draw(rnd)
+		k.do(e)
+		time.Sleep(e.then)
 	}
 	t.Logf("events: %v", k.did)
 	k.o.faults(t)
 	k.clear()
+	k.mend()
 	fresh := k.o.source()
 	lines, from := k.o.next(fresh, 1)
 	if _, err := k.logs[0].Write(lines); err != nil {
@@ -175,6 +191,26 @@ func (k *soak) fill() {
 	}
 }
 
+// plan says what happens to a connection.
+func (k *soak) plan([]byte) (tr trouble) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.hole {
+		return trouble{how: cutHole, after: [2]int64{1, 0}}
+	}
+	if len(k.next) > 0 {
+		tr, k.next = k.next[0], k.next[1:]
+	}
+	return tr
+}
+
+// mend lets the wire do no more harm to new connections.
+func (k *soak) mend() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.hole, k.next = false, nil
+}
+
 // streamFaults are what happens to streams, and how many of them break of it.
 var streamFaults = []struct {
 	name   string
@@ -196,56 +232,137 @@ var streamFaults = []struct {
 	{"garbage=100,times=1", 1},
 }
 
-// once lets one thing happen.
-func (k *soak) once() {
-	switch n := k.rnd.IntN(10); {
-	case n == 0:
-		k.did["kill"]++
+// event is one thing that happens in a soak. All of it is drawn before it
+// happens: the same seed gives the same events in the same order, whatever the
+// machine makes of them.
+type event struct {
+	what  string
+	fault int           // in streamFaults
+	log   int           // which file
+	also  bool          // what it does besides
+	last  time.Duration // how long it goes on
+	cuts  []trouble     // of the next connections
+	then  time.Duration // until the next event
+
+	down   time.Duration // how long the agent is down; 0: it starts at once
+	rotate int           // which file is rotated meanwhile
+}
+
+// draw draws the next event.
+func draw(rnd *rand.Rand) (e event) {
+	what := []string{
+		"kill", "stop", "full disk", "rotate", "rotate", "cut", "cut", "hole", "429", "fault", "fault", "fault", "fault", "fault",
+	}
+	e = event{
+		what: what[rnd.IntN(len(what))], fault: rnd.IntN(len(streamFaults)), log: rnd.IntN(3), also: rnd.IntN(3) == 0,
+		last: between(rnd, 200*time.Millisecond, 3*time.Second), then: between(rnd, 50*time.Millisecond, 2*time.Second),
+	}
+	if rnd.IntN(3) == 0 {
+		e.down, e.rotate = between(rnd, 10*time.Millisecond, time.Second), rnd.IntN(3)
+	}
+	for range 2 + rnd.IntN(6) {
+		dir := rnd.IntN(2)
+		tr := trouble{how: cutting(rnd.IntN(2))}
+		tr.after[dir] = somewhere(rnd, 50_000)
+		e.cuts = append(e.cuts, tr)
+	}
+	return e
+}
+
+// do lets one thing happen.
+func (k *soak) do(e event) {
+	if e.what == "full disk" && !k.small {
+		e.what = "rotate"
+	}
+	k.did[e.what]++
+	switch e.what {
+	case "kill":
 		k.p.kill()
 		k.bar += streams*window + k.o.final()
-		k.restart()
-	case n == 1:
-		k.did["stop"]++
+		k.restart(e)
+	case "stop":
 		k.p.terminate()
 		k.bar += streams * window
-		k.restart()
-	case n == 2 && k.small:
-		k.did["full disk"]++
+		k.restart(e)
+	case "full disk":
 		k.fill()
-		time.Sleep(between(k.rnd, 200*time.Millisecond, 3*time.Second))
-		if k.rnd.IntN(3) == 0 { // killed with it: the checkpoints are as old as that
+		time.Sleep(e.last)
+		if e.also { // killed with it: the checkpoints are as old as that
 			k.did["full disk and kill"]++
 			k.p.kill()
 			k.bar += streams*window + k.o.recent(5*time.Second)
-			k.restart()
+			k.restart(e)
 		}
 		k.clear()
-	case n <= 4:
-		truncate := k.rnd.IntN(3) == 0
-		k.did[fmt.Sprintf("rotate, truncate %t", truncate)]++
-		if err := k.logs[k.rnd.IntN(len(k.logs))].rotate(truncate); err != nil {
+	case "rotate":
+		if err := k.logs[e.log].rotate(e.also); err != nil {
 			k.t.Fatal(err)
 		}
+	case "cut":
+		k.mu.Lock()
+		k.next = e.cuts
+		k.mu.Unlock()
+		k.w.cutAll()
+		k.bar += (len(e.cuts) + streams) * window
+		time.Sleep(e.last)
+	case "hole":
+		k.mu.Lock()
+		k.hole = true
+		k.mu.Unlock()
+		k.w.silence()
+		k.bar += streams * window
+		time.Sleep(e.last)
+		k.mend()
+	case "429":
+		k.o.faults(k.t, "report=429,share=0.5")
+		time.Sleep(e.last)
+		k.o.faults(k.t)
 	default:
-		f := streamFaults[k.rnd.IntN(len(streamFaults))]
+		f := streamFaults[e.fault]
 		k.did[f.name]++
 		k.o.faults(k.t, f.name)
 		k.bar += f.breaks * window
-		time.Sleep(between(k.rnd, 200*time.Millisecond, 3*time.Second))
-		if k.rnd.IntN(4) > 0 { // else it goes on into what comes next
+		time.Sleep(e.last)
+		if !e.also { // else it goes on into what comes next
 			k.o.faults(k.t)
 		}
 	}
 }
 
 // restart starts the agent, at times after a while in which files are rotated.
-func (k *soak) restart() {
-	if k.rnd.IntN(3) == 0 {
+func (k *soak) restart(e event) {
+	if e.down > 0 {
 		k.did["rotate while down"]++
-		if err := k.logs[k.rnd.IntN(len(k.logs))].rotate(false); err != nil {
+		if err := k.logs[e.rotate].rotate(false); err != nil {
 			k.t.Fatal(err)
 		}
-		time.Sleep(between(k.rnd, 10*time.Millisecond, time.Second))
+		time.Sleep(e.down)
 	}
 	k.p, _ = k.x.start("--grace", "1s")
+}
+
+// The same seed draws the same soak, and a long one has everything in it.
+func TestSoakRepeats(t *testing.T) {
+	series := func(seed uint64) (all []string, kinds map[string]int) {
+		rnd := rand.New(rand.NewPCG(seed, 0))
+		kinds = map[string]int{}
+		for range 300 {
+			e := draw(rnd)
+			kinds[e.what]++
+			all = append(all, fmt.Sprintf("%+v", e))
+		}
+		return all, kinds
+	}
+	a, kinds := series(7)
+	if b, _ := series(7); !slices.Equal(a, b) {
+		t.Error("one seed drew two soaks")
+	}
+	if b, _ := series(8); slices.Equal(a, b) {
+		t.Error("two seeds drew one soak")
+	}
+	for _, what := range []string{"kill", "stop", "full disk", "rotate", "cut", "hole", "429", "fault"} {
+		if kinds[what] == 0 {
+			t.Errorf("no %s in 300 events: %v", what, kinds)
+		}
+	}
 }

@@ -85,6 +85,7 @@ func (l *loader) check() {
 	for i := range c.Routes {
 		l.route(&c.Routes[i], index("routes", i))
 	}
+	l.sameClusters()
 	l.routesTogether()
 	l.reports()
 	l.observe()
@@ -155,6 +156,9 @@ func (l *loader) limits(m *Limits, at, host string) {
 		return
 	}
 	m.Profile = p.Name
+	if m.Fleet.Agents > 1 && !l.has(at+".fleet.headroom") {
+		m.Fleet.Headroom = DefaultHeadroom
+	}
 	if !l.has(at + ".connections_per_second") {
 		m.ConnectionsPerSecond = p.Connections
 	}

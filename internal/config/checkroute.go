@@ -48,6 +48,7 @@ func (l *loader) route(r *Route, at string) {
 	l.key(r.Key, at+".key")
 	r.Value.Type = l.recordType(at+".value.type", r.Value.Type)
 	l.headerRules(r, at)
+	l.carries(r, at)
 	if r.Partition.Field != "" && l.has(at+".partition.number") {
 		l.bad(at+".partition", "number and field are both given: leave one out")
 	}

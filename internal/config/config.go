@@ -39,7 +39,7 @@ type Cluster struct {
 	Name               string
 	RESTEndpoint       string   `key:"rest_endpoint" required:"give the cluster's REST endpoint, as https://pkc-xxxxx.region.provider.confluent.cloud:443"`
 	ClusterID          string   `key:"cluster_id" def:"what the endpoint says"`
-	Dialect            string   `key:"dialect" enum:"auto,v3-stream" later:"v3-records,v3-batch,v2"`
+	Dialect            string   `key:"dialect" enum:"auto,v3-stream,v3-records,v3-batch,v2,v2:confluent,v2:pandaproxy,v2:karapace,v2:strimzi"`
 	Auth               Auth     `key:"auth"`
 	AllowPlaintextAuth bool     `key:"allow_plaintext_auth"`
 	Limits             Limits   `key:"limits" scalar:"profile"`
@@ -85,14 +85,26 @@ type Limits struct {
 	RecordsPerSecond     float64 `key:"records_per_second" range:"0..1000000000" def:"the profile's"`
 	BytesPerSecond       Size    `key:"bytes_per_second" range:"0.." def:"the profile's"`
 	MessageBytes         Size    `key:"message_bytes" range:"1KB..1GB" zero:"no limit" def:"the profile's"`
+	Fleet                Fleet   `key:"fleet"`
 }
 
-// Limit returns the limits in the form the streams take.
+// Fleet divides a cluster's limits among the agents that produce to it.
+type Fleet struct {
+	Agents   int     `key:"agents" range:"1..100000"`
+	Headroom Percent `key:"headroom" range:"0%..90%" def:"5% with two agents or more, else 0%"`
+}
+
+// DefaultHeadroom is what agents that share a cluster's limits leave of them:
+// their clocks are not one, and a thing or two beside them uses the cluster.
+const DefaultHeadroom Percent = 5
+
+// Limit returns this agent's part of the limits, in the form the streams take.
 func (l Limits) Limit() limit.Profile {
-	return limit.Profile{
+	p := limit.Profile{
 		Name: l.Profile, Connections: l.ConnectionsPerSecond, Records: l.RecordsPerSecond,
 		Bytes: float64(l.BytesPerSecond), MessageBytes: int(l.MessageBytes),
 	}
+	return p.Share(l.Fleet.Agents, float64(l.Fleet.Headroom)/100)
 }
 
 // Streams is how records travel to a cluster; see stream.Config and
@@ -211,7 +223,7 @@ type Route struct {
 	MaxRecordBytes Size       `key:"max_record_bytes" range:"1KB..1GB" def:"8MB, or the cluster's limits.message_bytes"`
 	Buffer         Buffer     `key:"buffer"`
 	Spill          string     `key:"spill" enum:"parked,never,always" def:"parked with a disk buffer and a file input, else never"`
-	Ordering       string     `key:"ordering" enum:"none,strict" later:"key"`
+	Ordering       string     `key:"ordering" enum:"none,key,strict"`
 	Retry          Retry      `key:"retry"`
 	DeadLetter     DeadLetter `key:"dead_letter"`
 }
@@ -320,7 +332,7 @@ func DefaultConfig() Config {
 // stream.DefaultConfig and ingest.DefaultBatchConfig for the reasons.
 func DefaultCluster() Cluster {
 	return Cluster{
-		Dialect: "auto", Proxy: "env", TLS: TLS{MinVersion: "1.2"},
+		Dialect: "auto", Proxy: "env", TLS: TLS{MinVersion: "1.2"}, Limits: Limits{Fleet: Fleet{Agents: 1}},
 		Streams: Streams{
 			Max: 4, Linger: 5 * time.Millisecond, BatchBytes: 64 << 10, InFlight: 8192,
 			RotateAfter: 5 * time.Minute, ReportTimeout: 75 * time.Second, DialTimeout: 10 * time.Second,

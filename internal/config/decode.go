@@ -170,6 +170,17 @@ func (l *loader) plain(n *node, v reflect.Value, tag reflect.StructTag) string {
 			return float64(size)
 		})
 	}
+	if _, ok := v.Interface().(Percent); ok {
+		p, err := ParsePercent(n.text)
+		if err != nil {
+			return n.explain(err, "is no percentage: write a number with %")
+		}
+		v.SetFloat(float64(p))
+		return bounded(shown, float64(p), tag, func(s string) float64 {
+			p, _ := ParsePercent(s)
+			return float64(p)
+		})
+	}
 	number := func(s string) float64 {
 		f, _ := strconv.ParseFloat(s, 64)
 		return f

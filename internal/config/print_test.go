@@ -19,9 +19,9 @@ clusters:
   one:
     rest_endpoint: ${env:ENDPOINT}
     cluster_id: "lkc-${env:NUMBER}"
-    dialect: v3-stream
+    dialect: v3-batch
     auth: {type: basic, username: "${env:KEY}", password: literal-canary}
-    limits: {profile: dedicated:4, connections_per_second: 0.5, records_per_second: 10, bytes_per_second: 1MB, message_bytes: 1MiB}
+    limits: {profile: dedicated:4, connections_per_second: 0.5, records_per_second: 10, bytes_per_second: 1MB, message_bytes: 1MiB, fleet: {agents: 7, headroom: 2.5%}}
     streams: {max: 8, linger: 0, batch_bytes: 32KiB, in_flight: 1, in_flight_bytes: 2MiB, rotate_after: 0, rotate_records: 5,
       report_timeout: 90s, dial_timeout: 1s, heartbeat: 5s, idle_end: 1m}
     tls: {ca_file: /etc/ca.pem, cert_file: /etc/cert.pem, key_file: /etc/key.pem, min_version: "1.3"}

@@ -85,8 +85,7 @@ func typeOf[T any]() reflect.Type { return reflect.TypeFor[T]() }
 
 // laterKeys are keys of the plan that nothing would be done with today.
 var laterKeys = map[reflect.Type]map[string]string{
-	typeOf[Limits](): {"fleet": "dividing limits among several agents is not built yet: set this agent's own part of them here"},
-	typeOf[Retry]():  {"give_up_after": "giving records up after a time is not built yet: they are tried until the cluster takes them; leave it out"},
+	typeOf[Retry](): {"give_up_after": "giving records up after a time is not built yet: they are tried until the cluster takes them; leave it out"},
 }
 
 // KeyInfo describes one key of the file.
@@ -166,6 +165,8 @@ func kindName(t reflect.Type, tag reflect.StructTag) string {
 		return "secret"
 	case t == typeOf[Size]():
 		return "size"
+	case t == typeOf[Percent]():
+		return "percentage"
 	case t == typeOf[time.Duration]():
 		return "duration"
 	}
@@ -184,6 +185,8 @@ func show(v reflect.Value) string {
 	case time.Duration:
 		return duration(x)
 	case Size:
+		return x.String()
+	case Percent:
 		return x.String()
 	case Secret:
 		return x.String()

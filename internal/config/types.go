@@ -112,6 +112,33 @@ func (s Size) String() string {
 	return best
 }
 
+// Percent is a share in hundredths. In a file it is 5% or 2.5%; the sign is
+// never left out, for 5 and 0.05 would be anybody's guess.
+type Percent float64
+
+// ParsePercent reads text as a Percent of 0 to 100.
+func ParsePercent(text string) (Percent, error) {
+	number, ok := strings.CutSuffix(strings.TrimSpace(text), "%")
+	if number = strings.TrimSpace(number); ok && number != "" && strings.Trim(number, "0123456789.") == "" {
+		if p, err := strconv.ParseFloat(number, 64); err == nil && p <= 100 {
+			return Percent(p), nil
+		}
+	}
+	return 0, fmt.Errorf("%q is no percentage: write a number with %%, from 0%% to 100%%", clip(text))
+}
+
+// String writes it as it is read.
+func (p Percent) String() string { return strconv.FormatFloat(float64(p), 'f', -1, 64) + "%" }
+
+// Set implements pflag.Value.
+func (p *Percent) Set(text string) (err error) {
+	*p, err = ParsePercent(text)
+	return err
+}
+
+// Type implements pflag.Value.
+func (p *Percent) Type() string { return "percent" }
+
 // parseDuration reads 200ms, 5s, 1h30m, 7d; a plain 0 needs no unit.
 func parseDuration(text string) (time.Duration, error) {
 	text = strings.TrimSpace(text)

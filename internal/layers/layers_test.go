@@ -23,6 +23,7 @@ const module = "github.com/produce-agent/produce-agent/"
 var arrows = map[string][]string{
 	"internal/record":            {},
 	"internal/stream/limit":      {},
+	"internal/stream/dialect":    {},
 	"internal/auth":              {},
 	"internal/observe":           {},
 	"internal/sandbox":           {},
@@ -33,14 +34,14 @@ var arrows = map[string][]string{
 	"internal/ingest/listener":   {"internal/ingest", "internal/record"},
 	"internal/spool":             {"internal/record"},
 	"internal/spool/spooltest":   {"internal/spool", "internal/record"},
-	"internal/config":            {"internal/ingest", "internal/record", "internal/stream/limit"},
-	"internal/stream":            {"internal/stream/limit", "internal/auth", "internal/record"},
+	"internal/config":            {"internal/ingest", "internal/record", "internal/stream/limit", "internal/stream/dialect"},
+	"internal/stream":            {"internal/stream/limit", "internal/stream/dialect", "internal/auth", "internal/record"},
 	"internal/ship": {
 		"internal/ingest", "internal/ingest/tail", "internal/ingest/listener", "internal/ingest/checkpoint",
-		"internal/spool", "internal/config", "internal/stream", "internal/stream/limit", "internal/auth", "internal/record",
+		"internal/spool", "internal/config", "internal/stream", "internal/stream/limit", "internal/stream/dialect", "internal/auth", "internal/record",
 	},
 	"cmd/produce-agent": {
-		"internal/ship", "internal/stream", "internal/stream/limit", "internal/auth", "internal/observe", "internal/sandbox",
+		"internal/ship", "internal/stream", "internal/stream/limit", "internal/stream/dialect", "internal/auth", "internal/observe", "internal/sandbox",
 		"internal/ingest", "internal/spool",
 		"internal/config",
 	},

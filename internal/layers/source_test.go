@@ -131,3 +131,70 @@ func TestGroundFloor(t *testing.T) {
 		}
 	}
 }
+
+// wallClock is where the time of day is meant, with what for. Everything that
+// waits, ages or paces goes by the clock that nobody sets: one that jumps, by a
+// day in either direction, must not send, end or forget anything.
+var wallClock = map[string]string{
+	"internal/auth/bearer.go ModTime":          "a file written a moment ago is read again though it looks the same; read once too often it does no harm",
+	"internal/auth/bearer.go Unix":             "a token says its end by the calendar; what is renewed by it counts from there on without",
+	"internal/auth/proxy.go Unix":              "a deadline that is over",
+	"internal/auth/store.go Unix":              "a token is kept over restarts; a clock that is wrong costs one request more",
+	"internal/auth/tls.go ModTime":             "tells whether a file is the same, by equality",
+	"internal/ingest/checkpoint/store.go Unix": "Seen is kept over restarts: a file that is gone is forgotten after a week by the calendar, never one that is there",
+	"internal/ingest/listener/conn.go Unix":    "a deadline that is over",
+	"internal/ingest/listener/stream.go Unix":  "a deadline that is over",
+	"internal/ship/apply.go UnixNano":          "tells whether a file is the same, by equality",
+	"internal/ingest/tail/scan.go ModTime":     "a packed file that is not touched for a moment is whole; a time out of that moment's bounds counts as whole, too",
+	"internal/ingest/tail/keeper.go ModTime":   "tells whether a file is the same, by equality",
+	"internal/ship/apply.go ModTime":           "tells whether a file is the same, by equality",
+	"internal/spool/inspect.go UnixMilli":      "shown to people",
+	"internal/spool/spool.go UnixMilli":        "the age that a metric shows of what may be older than the process; not below 0",
+	"internal/spool/format.go UnixMilli":       "written for the two above",
+	"internal/spool/write.go UnixMilli":        "written for the two above",
+}
+
+// Waits are monotonic: times that were made numbers, or read from a disk, are
+// compared nowhere but where it says why.
+func TestWaitsAreMonotonic(t *testing.T) {
+	found := map[string]bool{}
+	for name, p := range list(t) {
+		if name == "internal/sandbox" || strings.HasPrefix(name, "bench") { // tools, that nobody runs for days
+			continue
+		}
+		set := token.NewFileSet()
+		entries, err := os.ReadDir(p.Dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			if !strings.HasSuffix(e.Name(), ".go") || strings.HasSuffix(e.Name(), "_test.go") {
+				continue
+			}
+			file, err := parser.ParseFile(set, filepath.Join(p.Dir, e.Name()), nil, parser.SkipObjectResolution)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ast.Inspect(file, func(n ast.Node) bool {
+				x, ok := n.(*ast.SelectorExpr)
+				if !ok {
+					return true
+				}
+				switch x.Sel.Name {
+				case "Unix", "UnixNano", "UnixMilli", "UnixMicro", "ModTime":
+					key := name + "/" + e.Name() + " " + x.Sel.Name
+					found[key] = true
+					if wallClock[key] == "" {
+						t.Errorf("%s: %s: a wait by the wall clock? Say in wallClock what it is for, or count from a time.Time of this process", set.Position(x.Pos()), x.Sel.Name)
+					}
+				}
+				return true
+			})
+		}
+	}
+	for key := range wallClock {
+		if !found[key] {
+			t.Errorf("%s is in wallClock and not in the sources", key)
+		}
+	}
+}

@@ -78,6 +78,7 @@ type Batch struct {
 	Ends  []int32    // Ends[i] is where record i ends in Body
 	Pos   []Position // Pos[i] is where record i came from
 	Tries []Try      // nil while every record is here for the first time
+	Keys  []uint32   // Keys[i] is what its pool knows record i's key by, 0 without one; empty where nobody asks
 
 	buf  []byte // headroom, then the records
 	left atomic.Int32
@@ -157,6 +158,34 @@ func (b *Batch) Again(from *Batch, i int, try Try) {
 	b.Ends = append(b.Ends, int32(len(b.buf)-headroom))
 	b.Pos = append(b.Pos, from.Pos[i])
 	b.Tries = append(b.Tries, try)
+	if len(from.Keys) > i {
+		b.Keys = append(b.Keys, from.Keys[i])
+	}
+}
+
+// Copy appends copies of records [i,j) of from with what is known of them.
+func (b *Batch) Copy(from *Batch, i, j int) {
+	if from.Tries != nil || b.Tries != nil {
+		for len(b.Tries) < len(b.Ends) {
+			b.Tries = append(b.Tries, Try{})
+		}
+		for k := i; k < j; k++ {
+			var try Try
+			if t := from.Try(k); t != nil {
+				try = *t
+			}
+			b.Tries = append(b.Tries, try)
+		}
+	}
+	shift := int32(len(b.buf) - headroom - from.Start(i))
+	b.buf = append(b.buf, from.Bytes(i, j)...)
+	for _, end := range from.Ends[i:j] {
+		b.Ends = append(b.Ends, end+shift)
+	}
+	b.Pos = append(b.Pos, from.Pos[i:j]...)
+	if len(from.Keys) >= j {
+		b.Keys = append(b.Keys, from.Keys[i:j]...)
+	}
 }
 
 // Seal ends the building of b: from here on it is only read, and Resolve
@@ -212,6 +241,6 @@ func (b *Batch) recycle() {
 		return
 	}
 	b.Topic, b.Route, b.Raw = "", 0, false
-	b.buf, b.Ends, b.Pos, b.Tries = b.buf[:headroom], b.Ends[:0], b.Pos[:0], nil
+	b.buf, b.Ends, b.Pos, b.Tries, b.Keys = b.buf[:headroom], b.Ends[:0], b.Pos[:0], nil, b.Keys[:0]
 	batches.Put(b)
 }

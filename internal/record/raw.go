@@ -8,7 +8,7 @@ import (
 
 // CheckRecord returns why the server would refuse rec, one REST v3 record
 // object as a user wrote it: syntax, UTF-8, depth, a member the server does
-// not know (it ignores none), headers and data objects of the wrong shape.
+// not know (it ignores none), two keys, headers and data objects of the wrong shape.
 // Schema kinds (AVRO and the like) pass; what their data must be only the
 // server's registry knows.
 //
@@ -30,6 +30,7 @@ func CheckRecord(rec []byte) error {
 		return invalid(ReasonInvalidRecord,
 			`record is not a JSON object: it should look like {"value":{"type":"STRING","data":"text"}}`)
 	}
+	keyed := false
 	w := walkObject(rec)
 	for w.next() {
 		var err error
@@ -42,6 +43,10 @@ func CheckRecord(rec []byte) error {
 			err = checkHeaders(w.value)
 		case "key", "value":
 			err = checkData(string(name), w.value)
+			if string(name) == "key" && keyed && err == nil { // which of them it is would be the server's guess, and ours
+				err = invalid(ReasonInvalidRecord, "record: member \"key\" stands twice: leave one of them out")
+			}
+			keyed = keyed || string(name) == "key"
 		default:
 			err = unknownMember("record", name, "partition_id, headers, key, value and timestamp")
 		}

@@ -35,6 +35,7 @@ func TestCheckRecord(t *testing.T) {
 	bad(`{"value":}`, ReasonInvalidJSON, "byte 9")
 	bad(`{}{}`, ReasonInvalidJSON, "byte 2")
 	bad("{\"key\":{\"type\":\"STRING\",\"data\":\"\xff\"}}", ReasonInvalidUTF8, "BINARY")
+	bad(`{"key":null,"value":null,"k\u0065y":{"data":"a"}}`, ReasonInvalidRecord, "stands twice")
 	bad(`{"value":{"data":`+strings.Repeat("[", 999)+strings.Repeat("]", 999)+`}}`, ReasonTooDeep, "1000")
 	bad(`[]`, ReasonInvalidRecord, "not a JSON object")
 	bad(`null`, ReasonInvalidRecord, "not a JSON object")

@@ -14,6 +14,7 @@ type answer struct {
 	status  int
 	headers []header
 	body    []byte
+	dressed bool // the server's own headers are on it
 }
 
 // encode writes the response out for the wire.

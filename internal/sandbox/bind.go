@@ -56,6 +56,7 @@ type produceRecord struct {
 	headers      []kgo.RecordHeader
 	key, value   produceData
 	timestamp    time.Time // zero: none given
+	id           []byte    // of a batch's entry; nil where it is no string
 }
 
 // bindRecord fills r from one JSON value that the scanner accepted. Unknown
@@ -64,7 +65,12 @@ type produceRecord struct {
 //
 // Errors: the text of the per-record 400 report.
 // Source: kafka-rest entities/v3/ProduceRequest, Jackson's defaults.
-func bindRecord(r *produceRecord, src []byte) error {
+func bindRecord(r *produceRecord, src []byte) error { return bindMembers(r, src, false) }
+
+// bindEntry is bindRecord for one entry of a batch, which has an id as well.
+func bindEntry(r *produceRecord, src []byte) error { return bindMembers(r, src, true) }
+
+func bindMembers(r *produceRecord, src []byte, entry bool) error {
 	*r = produceRecord{headers: r.headers[:0]}
 	c := cursor{b: src}
 	if c.peek() != '{' {
@@ -73,6 +79,10 @@ func bindRecord(r *produceRecord, src []byte) error {
 	for ok := c.open(); ok; ok = c.more() {
 		name := c.name()
 		var err error
+		if entry && string(name) == "id" {
+			r.id = bindID(&c)
+			continue
+		}
 		switch string(name) {
 		case "partition_id":
 			r.partition, r.hasPartition, err = bindInt(&c)
@@ -94,6 +104,19 @@ func bindRecord(r *produceRecord, src []byte) error {
 		}
 	}
 	return nil
+}
+
+// bindID takes an entry's id; what is not a string is none.
+func bindID(c *cursor) []byte {
+	if c.peek() != '"' {
+		c.value()
+		return nil
+	}
+	raw, escaped := c.str()
+	if escaped {
+		raw, _ = appendUnescaped(nil, raw)
+	}
+	return raw
 }
 
 // bindData binds a key or value object; null leaves it absent.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"strings"
@@ -36,18 +35,21 @@ type broker struct {
 	conns    *connTracker
 	tempDir  string
 	client   *kgo.Client
+	opts     []kgo.Opt // of client, and of lone's
+	lone     lone
 	seeds    []string
 	addr     string
 	cluster  string
 	maxBytes int // longest record, serialised
 
-	mu     sync.Mutex // guards topics
+	mu     sync.Mutex // guards topics and ids
 	topics map[string]int32
+	ids    map[string][16]byte // of every topic that was ever looked at
 }
 
 // startBroker starts or reaches the Kafka and creates cfg.Topics.
 func startBroker(ctx context.Context, cfg *Config, limits Limits) (_ *broker, err error) {
-	b := &broker{topics: map[string]int32{}, maxBytes: limits.MessageBytes, seeds: cfg.Brokers, cluster: cfg.ClusterID}
+	b := &broker{topics: map[string]int32{}, ids: map[string][16]byte{}, maxBytes: limits.MessageBytes, seeds: cfg.Brokers, cluster: cfg.ClusterID}
 	if b.maxBytes == 0 {
 		b.maxBytes = kafkaMaxRequest
 	}
@@ -64,7 +66,7 @@ func startBroker(ctx context.Context, cfg *Config, limits Limits) (_ *broker, er
 		}
 	}
 	b.addr = strings.Join(b.seeds, ",")
-	b.client, err = kgo.NewClient(
+	b.opts = []kgo.Opt{
 		kgo.SeedBrokers(b.seeds...),
 		kgo.ClientID("produce-agent-sandbox"),
 		kgo.DisableIdempotentWrite(), // as the real server's producer
@@ -73,20 +75,20 @@ func startBroker(ctx context.Context, cfg *Config, limits Limits) (_ *broker, er
 		kgo.ProducerBatchCompression(kgo.NoCompression()),
 		kgo.ProducerLinger(cfg.Linger),
 		kgo.ProducerBatchMaxBytes(batch),
-		kgo.MaxBufferedRecords(1<<20), // streams are bounded one by one
+		kgo.MaxBufferedRecords(1 << 20), // streams are bounded one by one
 		kgo.MaxBufferedBytes(max(bufferBytes, 2*b.maxBytes)),
 		// kgo's delivery time-out counts from the record's own timestamp, which
 		// may be years ago; so many tries take about delivery.timeout.ms, 2 min.
 		kgo.RecordRetries(48),
 		kgo.RecordPartitioner(partitioner{kgo.StickyKeyPartitioner(nil)}),
-		kgo.MetadataMinAge(100*time.Millisecond),
-	)
-	if err != nil {
+		kgo.MetadataMinAge(100 * time.Millisecond),
+	}
+	if b.client, err = kgo.NewClient(b.opts...); err != nil {
 		return nil, fmt.Errorf("make the Kafka client: %w", err)
 	}
-	meta, err := b.metadata(ctx, nil)
+	meta, err := b.reach(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("reach Kafka at %s: %w", b.addr, err)
+		return nil, err
 	}
 	if b.cluster == "" && meta.ClusterID != nil {
 		b.cluster = *meta.ClusterID
@@ -98,6 +100,22 @@ func startBroker(ctx context.Context, cfg *Config, limits Limits) (_ *broker, er
 		}
 	}
 	return b, nil
+}
+
+// reach asks Kafka what it has, again and again until ctx ends: it may be
+// starting as well.
+func (b *broker) reach(ctx context.Context) (*kmsg.MetadataResponse, error) {
+	for began := time.Now(); ; {
+		meta, err := b.metadata(ctx, nil)
+		if err == nil {
+			return meta, nil
+		}
+		select {
+		case <-time.After(250 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("no broker at %s answers, asked for %s: %w; check --brokers, and that Kafka is up", b.addr, time.Since(began).Round(time.Second), err)
+		}
+	}
 }
 
 // startFake starts the Kafka in the process, on disk: in memory it would keep
@@ -142,6 +160,7 @@ func (b *broker) startFake(cfg *Config, maxBatch int) error {
 func (b *broker) close() {
 	if b.client != nil {
 		b.client.Close()
+		b.lone.close()
 	}
 	if b.fake != nil {
 		b.fake.Close()
@@ -186,6 +205,9 @@ func (p *topicPartitioner) OnNewBatch() {
 
 // partitions returns how many partitions topic has, from memory or from Kafka;
 // 0 when there is no such topic.
+//
+// Errors: errors.As finds a *kerr.Error where it is Kafka that says no: the
+// topic may not be looked at, or has an impossible name.
 func (b *broker) partitions(ctx context.Context, topic string, fresh bool) (int32, error) {
 	b.mu.Lock()
 	n := b.topics[topic]
@@ -198,19 +220,39 @@ func (b *broker) partitions(ctx context.Context, topic string, fresh bool) (int3
 		return 0, err
 	}
 	n = 0
+	var id [16]byte
 	for _, t := range meta.Topics {
-		if t.Topic != nil && *t.Topic == topic && t.ErrorCode == 0 {
-			n = int32(len(t.Partitions))
+		if t.Topic == nil || *t.Topic != topic {
+			continue
+		}
+		switch err := kerr.ErrorForCode(t.ErrorCode); {
+		case err == nil:
+			n, id = int32(len(t.Partitions)), t.TopicID
+		case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.InvalidTopicException):
+			b.forget(topic)
+			return 0, err
 		}
 	}
+	b.remember(topic, n, id)
+	return n, nil
+}
+
+// remember keeps what was found of topic. The Kafka client holds on to a topic
+// that was deleted and made anew, so it is told to let go.
+func (b *broker) remember(topic string, n int32, id [16]byte) {
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	if n == 0 {
 		delete(b.topics, topic)
-	} else {
-		b.topics[topic] = n
+		b.mu.Unlock()
+		return
 	}
-	return n, nil
+	old, known := b.ids[topic]
+	b.topics[topic], b.ids[topic] = n, id
+	b.mu.Unlock()
+	if known && old != id {
+		b.client.PurgeTopicsFromProducing(topic)
+		b.lone.purge(topic)
+	}
 }
 
 // knows says whether topic was there when last looked at.
@@ -267,38 +309,6 @@ func (b *broker) createTopic(ctx context.Context, name string, partitions int32,
 		}
 	}
 	return nil
-}
-
-// kafkaError maps what the Kafka client says about a record to the report's
-// code and text.
-// Source: kafka-rest KafkaExceptionMapper.
-func kafkaError(err error, topic string, partition int32, maxBlock time.Duration) *codeError {
-	var ke *kerr.Error
-	errors.As(err, &ke)
-	usual := func(code int) *codeError { return &codeError{code, usualText(code, topic, maxBlock)} }
-	switch {
-	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
-		return usual(413)
-	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID):
-		return usual(40403)
-	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed):
-		return usual(40301)
-	case errors.Is(err, kerr.SaslAuthenticationFailed):
-		return usual(40101)
-	case errors.Is(err, kerr.ThrottlingQuotaExceeded):
-		return usual(42901)
-	case errors.Is(err, kerr.BrokerNotAvailable):
-		return usual(50302)
-	case errors.Is(err, kerr.InvalidTopicException):
-		return usual(40002)
-	case errors.Is(err, kgo.ErrRecordRetries), errors.Is(err, kgo.ErrRecordTimeout), errors.As(err, new(net.Error)), errors.Is(err, io.EOF):
-		return &codeError{50003, fmt.Sprintf("Expiring 1 record(s) for %s-%d:120000 ms has passed since batch creation", topic, partition)}
-	case ke != nil && ke.Retriable:
-		return &codeError{50003, ke.Description}
-	case ke != nil:
-		return &codeError{50002, ke.Description}
-	}
-	return usual(500)
 }
 
 // connTracker knows a listener's open connections, so that none outlives it.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -34,7 +33,12 @@ type Config struct {
 	AutoCreatePartitions int     // with how many partitions
 
 	Credentials   map[string]string // API key to secret; empty: no authentication
-	AuthFiles     []string          // "key:FILE", the file holding the secret; added to Credentials by Start
+	AuthFiles     []string          // "key:FILE", the file holding the secret, or "bearer:FILE", the file holding a token; read by Start, a token's file at each request
+	BearerTokens  []string          // tokens let in; see also SetBearerTokens
+	OAuth         []OAuthClient     // clients that may fetch tokens
+	Audience      string            // what a token must be asked for; "" is not looked at
+	ClientCA      []byte            // with TLS: PEM; only clients with a certificate of it are let in
+	ClientCAFile  string            // the same from a file
 	TLS           bool              // serve https with a certificate made at start
 	CAFile        string            // with TLS: write the certificate to trust there (PEM)
 	AllowRemote   bool              // allow addresses other than loopback
@@ -59,16 +63,21 @@ type Config struct {
 	// per acknowledgement, also when a fault keeps that from the client.
 	//
 	// Ownership: key and value must not be changed. Concurrency: it is called
-	// by the Kafka client's goroutine and holds up all reports.
+	// by the Kafka client's goroutine and holds up all reports; of a record that
+	// was refused with its batch and sent again by itself, by another.
 	OnStored func(topic string, partition int32, offset int64, key, value []byte)
 
 	Logger *slog.Logger // nil: nothing is logged
 
-	clock func() time.Time // nil: time.Now; what limits and ages go by
+	clock    func() time.Time // nil: time.Now; what limits and ages go by
+	reachFor time.Duration    // how long to look for Kafka at start; 0: ReachKafka
 }
 
 // DefaultClusterID is the cluster id without Config.ClusterID.
 const DefaultClusterID = "lkc-sandbox"
+
+// ReachKafka is how long Start looks for a Kafka that does not answer.
+const ReachKafka = 30 * time.Second
 
 // ErrFaultHelp is what --fault help ends flag parsing with: the caller prints
 // FaultHelp and stops.
@@ -101,14 +110,17 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.Var(topicFlag{&c.Topics}, "topic", "create this topic when missing, `name[:partitions]` (1 partition); may be repeated")
 	fs.BoolVar(&c.AutoCreate, "auto-create", c.AutoCreate, "create a topic when it is first produced to; see also --auto-create-partitions")
 	fs.IntVar(&c.AutoCreatePartitions, "auto-create-partitions", c.AutoCreatePartitions, "partitions of a topic made by --auto-create, 1..1000")
-	fs.StringArrayVar(&c.AuthFiles, "auth", c.AuthFiles, "ask for this API key, `key:FILE`, the file holding its secret; may be repeated")
+	fs.StringArrayVar(&c.AuthFiles, "auth", c.AuthFiles, "ask for this API key, `key:FILE`, the file holding its secret; bearer:FILE asks for the token in the file, which is read anew for each request; may be repeated")
+	fs.Var(oauthFlag{&c.OAuth}, "oauth", "ask for a token that this client got from POST /oauth/token, or for one of /sts/v1/oauth2/token, `id:FILE[,ttl=15m][,pool=ID]`, the file holding its secret; with pool= the header Confluent-Identity-Pool-Id is needed; may be repeated")
+	fs.StringVar(&c.Audience, "audience", c.Audience, "`audience` that tokens must be asked for; empty: any")
 	fs.BoolVar(&c.TLS, "tls", c.TLS, "serve https, with a certificate made at start; see also --ca-out")
+	fs.StringVar(&c.ClientCAFile, "tls-client-ca", c.ClientCAFile, "with --tls: let in only clients with a certificate that this `file` (PEM) vouches for")
 	fs.StringVar(&c.CAFile, "ca-out", c.CAFile, "with --tls: write the certificate to trust to this `file` (PEM)")
 	fs.BoolVar(&c.AllowRemote, "allow-remote", c.AllowRemote, "allow --listen and --kafka-listen on addresses other than loopback")
 	fs.BoolVar(&c.AnyClusterID, "any-cluster-id", c.AnyClusterID, "accept any cluster id when producing, as a self-managed REST Proxy does; without it an unknown one is 404, as on Confluent Cloud")
 	fs.BoolVar(&c.NoGzip, "no-gzip", c.NoGzip, "ignore Accept-Encoding: gzip; without it such a client gets its reports late and in blocks, as from the real server")
 	fs.BoolVar(&c.HideTerminal, "idle-cut", c.HideTerminal, "when a stream is idle too long just close it, without a terminal report")
-	fs.StringVar(&c.LimitsProfile, "limits", c.LimitsProfile, "what the cluster allows: none, basic, standard, enterprise, freight, dedicated:CKU, and numbers that replace a profile's: posts=, records=, bytes= (per second), message= (bytes), burst= (share of a second), terminal, jetty-json; `profile[,name=n...]`")
+	fs.StringVar(&c.LimitsProfile, "limits", c.LimitsProfile, "what the cluster allows: none, basic, standard, enterprise, freight, dedicated:CKU, and numbers that replace a profile's: posts=, records=, bytes= (per second), message= (bytes; KB, MB, KiB, MiB may follow), burst= (share of a second), terminal, jetty-json; `profile[,name=n...]`")
 	fs.Var(faultFlag{&c.Faults}, "fault", "script a fault, `NAME[=VALUE][,PARAMETER=VALUE...]`; may be repeated; --fault help lists them")
 	fs.DurationVar(&c.MaxBlock, "max-block", c.MaxBlock, "how long a record for an unknown topic or partition blocks its stream before it draws 40401 (max.block.ms)")
 	fs.DurationVar(&c.IdleTimeout, "idle-timeout", c.IdleTimeout, "close a connection without a byte in either direction for this long (idle.timeout.ms); 0 = never")
@@ -161,10 +173,8 @@ func (c *Config) Validate() error {
 			return fmt.Errorf("--%s=%s: must be at least %s", d.flag, d.v, d.min)
 		}
 	}
-	for _, a := range c.AuthFiles {
-		if key, file, ok := strings.Cut(a, ":"); !ok || key == "" || file == "" {
-			return fmt.Errorf("--auth: want key:FILE, the file holding the secret")
-		}
+	if err := c.validateAuth(); err != nil {
+		return err
 	}
 	switch {
 	case c.Linger > time.Second:
@@ -173,8 +183,6 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("--auto-create-partitions=%d: must be 1..1000", c.AutoCreatePartitions)
 	case c.MaxInFlight < 1 || c.MaxInFlight > 1_000_000:
 		return fmt.Errorf("--max-in-flight=%d: must be 1..1000000", c.MaxInFlight)
-	case c.CAFile != "" && !c.TLS:
-		return fmt.Errorf("--ca-out=%s: needs --tls", c.CAFile)
 	case len(c.Brokers) > 0 && c.DataDir != "":
 		return fmt.Errorf("--data-dir=%s: there is no Kafka in the process with --brokers", c.DataDir)
 	case strings.ContainsAny(c.ClusterID, "/?#% "):
@@ -189,29 +197,35 @@ func (c *Config) Validate() error {
 	return nil
 }
 
+// validateAuth looks at what decides who may come in.
+func (c *Config) validateAuth() error {
+	for _, a := range c.AuthFiles {
+		if key, file, ok := strings.Cut(a, ":"); !ok || key == "" || file == "" {
+			return fmt.Errorf("--auth: want key:FILE, the file holding the secret")
+		}
+	}
+	for _, cl := range c.OAuth {
+		if cl.TTL < 0 || cl.TTL > 0 && cl.TTL < time.Second {
+			return fmt.Errorf("--oauth: client %q: ttl=%s: must be at least 1s", cl.ID, cl.TTL)
+		}
+	}
+	switch {
+	case (c.ClientCAFile != "" || c.ClientCA != nil) && !c.TLS:
+		return fmt.Errorf("--tls-client-ca=%s: needs --tls", c.ClientCAFile)
+	case c.Audience != "" && len(c.OAuth) == 0:
+		return fmt.Errorf("--audience=%s: needs --oauth", c.Audience)
+	case c.CAFile != "" && !c.TLS:
+		return fmt.Errorf("--ca-out=%s: needs --tls", c.CAFile)
+	}
+	return nil
+}
+
 // limits are Limits when set, else what LimitsProfile says.
 func (c *Config) limits() (Limits, error) {
 	if c.Limits != (Limits{}) {
 		return c.Limits, nil
 	}
 	return ParseLimits(c.LimitsProfile)
-}
-
-// credentials are Credentials and what AuthFiles hold.
-func (c *Config) credentials() (map[string]string, error) {
-	out := map[string]string{}
-	for k, v := range c.Credentials {
-		out[k] = v
-	}
-	for _, a := range c.AuthFiles {
-		key, file, _ := strings.Cut(a, ":")
-		secret, err := os.ReadFile(file)
-		if err != nil {
-			return nil, fmt.Errorf("read the secret of key %q: %w", key, err)
-		}
-		out[key] = strings.TrimRight(string(secret), "\r\n")
-	}
-	return out, nil
 }
 
 // topicFlag is []Topic as a repeatable flag.

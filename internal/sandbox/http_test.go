@@ -401,6 +401,46 @@ func TestGateway(t *testing.T) {
 	}
 }
 
+// A gateway that starts before its Kafka waits for it, and says which one it
+// did not find.
+func TestGatewayBeforeKafka(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	l.Close()
+	gateway := func(c *Config) {
+		c.Listen, c.Brokers, c.reachFor = "127.0.0.1:0", []string{addr}, time.Second
+	}
+	cfg := DefaultConfig()
+	gateway(&cfg)
+	if s, err := Start(cfg); err == nil || !strings.Contains(err.Error(), "no broker at "+addr+" answers") {
+		if s != nil {
+			_ = s.Close()
+		}
+		t.Errorf("without Kafka: %v", err)
+	}
+	begun := make(chan *Sandbox, 1)
+	go func() {
+		time.Sleep(300 * time.Millisecond)
+		cfg := DefaultConfig()
+		cfg.Listen, cfg.KafkaListen = "127.0.0.1:0", addr
+		s, err := Start(cfg)
+		if err != nil {
+			t.Error(err)
+		}
+		begun <- s
+	}()
+	s := start(t, func(c *Config) { gateway(c); c.reachFor = 20 * time.Second })
+	if back := <-begun; back != nil {
+		t.Cleanup(func() { _ = back.Close() })
+	}
+	if got := codes(post(t, s, "t", rec)); got != "200" {
+		t.Errorf("reports %s", got)
+	}
+}
+
 // Kafka clients are told the host that was asked for.
 func TestKafkaHost(t *testing.T) {
 	s := start(t, func(c *Config) { c.KafkaListen, c.KafkaHost, c.AllowRemote = "0.0.0.0:0", "localhost", true })

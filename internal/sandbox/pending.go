@@ -1,10 +1,12 @@
 package sandbox
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -23,6 +25,7 @@ type pending struct {
 	valueFormat        dataFormat
 	keySize, valueSize int  // -1: Kafka null
 	fixed              bool // code and text stand, whatever Kafka says
+	alone              bool // it was sent again, in a batch of its own
 
 	slow    []*activeFault // faults that may delay the report
 	readyAt time.Time      // not before this
@@ -31,24 +34,35 @@ type pending struct {
 // acked takes Kafka's answer.
 func (p *pending) acked(r *kgo.Record, err error) {
 	sb := p.st.c.sb
+	if !p.alone && ofBatch(err) {
+		p.alone = true
+		sb.broker.again(sb.ctx, p)
+		return
+	}
 	if err == nil {
-		sb.stats.stored.Add(1)
-		if sb.cfg.OnStored != nil {
-			sb.cfg.OnStored(r.Topic, r.Partition, r.Offset, r.Key, r.Value)
-		}
+		p.stored(r)
 	}
 	switch {
 	case p.fixed:
 	case err != nil:
 		e := kafkaError(err, r.Topic, r.Partition, sb.cfg.MaxBlock)
 		p.code, p.text = e.code, e.text
-		if e.code == 40403 {
+		if errors.Is(err, kerr.UnknownTopicOrPartition) || errors.Is(err, kerr.UnknownTopicID) {
 			sb.broker.forget(r.Topic)
 		}
 	default:
 		p.code = 200
 	}
 	p.done()
+}
+
+// stored notes that Kafka has the record.
+func (p *pending) stored(r *kgo.Record) {
+	sb := p.st.c.sb
+	sb.stats.stored.Add(1)
+	if sb.cfg.OnStored != nil {
+		sb.cfg.OnStored(r.Topic, r.Partition, r.Offset, r.Key, r.Value)
+	}
 }
 
 // done hands the record to the writer.

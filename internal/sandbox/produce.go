@@ -20,11 +20,15 @@ func postRecords(x *exchange) bool {
 		s.stats.rejected.Add(1)
 		return x.answer(a)
 	}
-	cluster := s.ClusterID()
-	if s.cfg.AnyClusterID {
-		cluster = x.params["cluster"]
+	return serveStream(x.c, x.req, x.clusterName(), topic)
+}
+
+// clusterName is the cluster id to repeat in reports.
+func (x *exchange) clusterName() string {
+	if x.sb.cfg.AnyClusterID {
+		return x.params["cluster"]
 	}
-	return serveStream(x.c, x.req, cluster, topic)
+	return x.sb.ClusterID()
 }
 
 func (x *exchange) refuseProduce(now time.Time) *answer {

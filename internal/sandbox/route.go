@@ -1,10 +1,9 @@
 package sandbox
 
 import (
-	"crypto/subtle"
-	"encoding/base64"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -17,14 +16,65 @@ type route struct {
 
 // exchange is one request on its way through a handler.
 type exchange struct {
-	sb     *Sandbox
-	c      *conn
-	req    *request
-	params map[string]string
+	sb      *Sandbox
+	c       *conn
+	req     *request
+	params  map[string]string
+	flavour *flavour
 }
 
 // answer finishes the exchange with a.
-func (x *exchange) answer(a *answer) bool { return x.c.answer(x.req, a) }
+func (x *exchange) answer(a *answer) bool { return x.c.answer(x.req, x.dressed(a)) }
+
+// reject answers a produce request that was not served.
+func (x *exchange) reject(a *answer) bool {
+	x.sb.stats.rejected.Add(1)
+	return x.answer(a)
+}
+
+// dressed gives a the headers that the server puts on every answer.
+func (x *exchange) dressed(a *answer) *answer {
+	if a.dressed {
+		return a
+	}
+	a.dressed = true
+	if f := x.flavour; f.server != "" {
+		a.with("Server", f.server)
+		a.headers = append(a.headers, f.headers...)
+	}
+	for _, h := range x.sb.rateHeaders(a.status) {
+		if !slices.ContainsFunc(a.headers, func(o header) bool { return o.name == h.name }) {
+			a.headers = append(a.headers, h)
+		}
+	}
+	return a
+}
+
+// rateHeaders are what FaultRateHeaders puts on an answer with that status:
+// what is left of the limit of produce requests, and when to come again.
+func (s *Sandbox) rateHeaders(status int) []header {
+	f := s.faults.Load().rateHeaders
+	if f == nil || status != 429 && status/100 != 2 {
+		return nil
+	}
+	wait := f.RetryAfter
+	if wait == "" {
+		wait = "1"
+	}
+	left := 0
+	if status != 429 {
+		left = s.posts.left(s.cfg.clock())
+	}
+	out := []header{
+		{"X-RateLimit-Limit", strconv.Itoa(s.limits.PostsPerSecond)},
+		{"X-RateLimit-Remaining", strconv.Itoa(left)},
+		{"X-RateLimit-Reset", wait},
+	}
+	if status == 429 {
+		out = append(out, header{"Retry-After", wait})
+	}
+	return out
+}
 
 // handle answers one request and says whether the connection may be used again.
 func (s *Sandbox) handle(c *conn, req *request) bool {
@@ -32,10 +82,11 @@ func (s *Sandbox) handle(c *conn, req *request) bool {
 	if err != nil {
 		return c.answer(req, jettyPage(req, 400, "Ambiguous URI path separator", false))
 	}
-	x := &exchange{sb: s, c: c, req: req}
+	x := &exchange{sb: s, c: c, req: req, flavour: s.faults.Load().flavour}
 	var allowed []string
-	for i := range s.routes {
-		r := &s.routes[i]
+	routes := s.routes[x.flavour]
+	for i := range routes {
+		r := &routes[i]
 		params, ok := r.match(path)
 		if !ok {
 			continue
@@ -49,9 +100,20 @@ func (s *Sandbox) handle(c *conn, req *request) bool {
 	}
 	if len(allowed) > 0 {
 		slices.Sort(allowed)
-		return x.answer(statusError(405).with("Allow", strings.Join(slices.Compact(allowed), ",")))
+		return x.answer(x.flavour.status(req, 405).with("Allow", strings.Join(slices.Compact(allowed), ",")))
 	}
-	return x.answer(statusError(404))
+	return x.answer(x.flavour.status(req, 404))
+}
+
+// routesOf are the routes of every server that the sandbox can be. Only
+// kafka-rest speaks v3.
+func routesOf() map[*flavour][]route {
+	out := map[*flavour][]route{}
+	for _, f := range flavours() {
+		out[f] = append(v2Routes(f, f.routes()...), tokenRoutes()...)
+	}
+	out[confluentV2] = append(kafkaRoutes(), out[confluentV2]...)
+	return out
 }
 
 func (r *route) match(path []string) (map[string]string, bool) {
@@ -117,6 +179,7 @@ func kafkaRoutes() []route {
 	add("GET", "/v3/clusters/{cluster}/topics/{topic}", getTopic)
 	add("GET", "/v3/clusters/{cluster}/topics/{topic}/partitions", getPartitions)
 	add("GET", "/v3/clusters/{cluster}/topics/{topic}/partitions/{partition}", getPartition)
+	out = append(out, kafkaRoute("POST", "/v3/clusters/{cluster}/topics/{topic}/records:batch", postBatch)...)
 	return append(out, kafkaRoute("POST", "/v3/clusters/{cluster}/topics/{topic}/records", postRecords)...)
 }
 
@@ -138,24 +201,6 @@ func (x *exchange) refuse(checkCluster bool) *answer {
 		return statusError(406)
 	}
 	return nil
-}
-
-// unauthorized checks Basic credentials where any are configured.
-func (x *exchange) unauthorized() *answer {
-	if len(x.sb.creds) == 0 {
-		return nil
-	}
-	scheme, token, _ := strings.Cut(x.req.get("Authorization"), " ")
-	if strings.EqualFold(scheme, "Basic") {
-		if pair, err := base64.StdEncoding.DecodeString(strings.TrimSpace(token)); err == nil {
-			key, secret, _ := strings.Cut(string(pair), ":")
-			want, ok := x.sb.creds[key]
-			if subtle.ConstantTimeCompare([]byte(secret), []byte(want)) == 1 && ok {
-				return nil
-			}
-		}
-	}
-	return restError(401, 40101, "Unauthorized").with("WWW-Authenticate", `Basic realm="Kafka REST"`)
 }
 
 // acceptsJSON says whether the client takes application/json.

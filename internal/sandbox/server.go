@@ -19,11 +19,12 @@ import (
 type Sandbox struct {
 	cfg     Config
 	limits  Limits
-	creds   map[string]string
+	keeper  *keeper
 	broker  *broker
 	limiter *recordLimiter
 	posts   *postLimiter
-	routes  []route
+	routes  map[*flavour][]route
+	turn    atomic.Uint32 // whose turn it is among partitions
 	faults  atomic.Pointer[faultSet]
 	stats   stats
 	tls     *tls.Config
@@ -34,7 +35,7 @@ type Sandbox struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // accept loop, connections, running timers
 
-	mu     sync.Mutex // guards conns and closed; taken before a connection's own locks
+	mu     sync.Mutex // guards conns, closed and changes of faults; taken before a connection's own locks
 	conns  map[*conn]struct{}
 	closed bool
 }
@@ -53,23 +54,26 @@ func Start(cfg Config) (*Sandbox, error) {
 	if cfg.clock == nil {
 		cfg.clock = time.Now
 	}
+	if cfg.reachFor == 0 {
+		cfg.reachFor = ReachKafka
+	}
 	s := &Sandbox{cfg: cfg, conns: map[*conn]struct{}{}}
 	var err error
-	if s.creds, err = cfg.credentials(); err != nil {
+	if s.keeper, err = cfg.keeper(); err != nil {
 		return nil, err
 	}
 	if s.limits, err = cfg.limits(); err != nil {
 		return nil, err
 	}
 	s.limiter, s.posts = newRecordLimiter(s.limits), newPostLimiter(s.limits.PostsPerSecond)
-	s.faults.Store(newFaultSet(cfg.Faults))
-	s.routes = kafkaRoutes()
+	s.faults.Store(newFaultSet(cfg.Faults, confluentV2, cfg.clock()))
+	s.routes = routesOf()
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if err := s.listen(); err != nil {
 		s.cancel()
 		return nil, err
 	}
-	startCtx, cancel := context.WithTimeout(s.ctx, 30*time.Second)
+	startCtx, cancel := context.WithTimeout(s.ctx, cfg.reachFor)
 	defer cancel()
 	if s.broker, err = startBroker(startCtx, &s.cfg, s.limits); err != nil {
 		s.cancel()
@@ -87,6 +91,9 @@ func (s *Sandbox) listen() error {
 		host, _, _ := net.SplitHostPort(s.cfg.Listen)
 		var err error
 		if s.tls, s.caPEM, err = selfSigned(host); err != nil {
+			return err
+		}
+		if err := s.cfg.askForCerts(s.tls); err != nil {
 			return err
 		}
 		if s.cfg.CAFile != "" {
@@ -192,14 +199,17 @@ func (s *Sandbox) CAPEM() []byte { return s.caPEM }
 
 // SetFaults puts fs in place of the faults at work. Open streams take them up
 // with their next record; a stalled stream goes on at once. Counts (Times,
-// Count) start anew.
+// Count) start anew. Without a FaultV2 among fs the server stays the one it is.
 //
 // Errors: what Faults.Validate says; nothing has changed then.
 func (s *Sandbox) SetFaults(fs Faults) error {
 	if err := fs.Validate(); err != nil {
 		return err
 	}
-	old := s.faults.Swap(newFaultSet(fs))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.faults.Load()
+	s.faults.Store(newFaultSet(fs, old.flavour, s.cfg.clock()))
 	close(old.changed)
 	return nil
 }

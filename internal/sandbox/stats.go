@@ -12,6 +12,8 @@ type Stats struct {
 	Refused       int64 // connections closed on accept by a fault
 	Posts         int64 // produce requests begun, whatever became of them
 	PostsRejected int64 // of these: answered with a status other than 200
+	Unauthorized  int64 // requests of any kind that drew 401 or 403
+	Tokens        int64 // tokens handed out
 	Streams       int64 // produce requests served as streams
 	OpenStreams   int64 // streams open now
 
@@ -29,6 +31,7 @@ type Stats struct {
 // stats gathers Stats.
 type stats struct {
 	connections, refused, posts, rejected, streams, open atomic.Int64
+	unauthorized, tokens                                 atomic.Int64
 	read, stored, bytes, lost                            atomic.Int64
 
 	mu      sync.Mutex // guards reports; no other lock is taken while holding it
@@ -50,6 +53,7 @@ func (s *stats) snapshot() Stats {
 	out := Stats{
 		Connections: s.connections.Load(), Refused: s.refused.Load(),
 		Posts: s.posts.Load(), PostsRejected: s.rejected.Load(),
+		Unauthorized: s.unauthorized.Load(), Tokens: s.tokens.Load(),
 		Streams: s.streams.Load(), OpenStreams: s.open.Load(),
 		RecordsRead: s.read.Load(), RecordsStored: s.stored.Load(), BytesRead: s.bytes.Load(),
 		ReportsLost:         s.lost.Load(),

@@ -6,38 +6,14 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
-
-// endKind is how a stream's response ends.
-type endKind uint8
-
-const (
-	endNone    endKind = iota
-	endClean           // all reports, last chunk; the connection may go on
-	endClose           // all reports, last chunk, close
-	endNow             // last chunk and close at once; the rest gets no report
-	endReset           // reports up to keep, RST
-	endCut             // reports up to keep, FIN without a last chunk
-	endCutMid          // the same inside a chunk
-	endTimeout         // 503 when nothing was sent yet, else as endCut
-	endLost            // the connection is gone
-)
-
-// ending is a decision to end; the first one taken stands, but one that does
-// not wait for reports replaces one that does.
-type ending struct {
-	kind endKind
-	keep int // reports to write before endReset, endCut, endCutMid; -1: none beyond those written
-}
-
-func (e ending) waits() bool {
-	return e.kind == endClean || e.kind == endClose || e.kind >= endReset && e.kind <= endCutMid && e.keep >= 0
-}
 
 // stream is one produce request: this goroutine reads and produces, the writer
 // reports.
@@ -50,6 +26,8 @@ type stream struct {
 	faults         *streamFaults
 	ctx            context.Context
 	cancel         context.CancelFunc
+	unwatch        func() bool // stops looking at the sandbox's own end
+	whole          bool        // the body is read whole and answered once
 
 	mu     sync.Mutex // guards end and faults' replacement; may be held while signalling
 	end    ending
@@ -57,6 +35,7 @@ type stream struct {
 	forced chan struct{} // closed when end no longer waits for reports
 	timers []*time.Timer
 
+	refused atomic.Pointer[answer]      // what endRefused says
 	overdue atomic.Pointer[activeFault] // a terminal fault whose age has come
 
 	opened  time.Time
@@ -71,9 +50,9 @@ type stream struct {
 	now time.Time // when the bytes being looked at came; after a wait, its end
 }
 
-// serveStream answers one produce request and says whether the connection may
-// be used again.
-func serveStream(c *conn, req *request, cluster, topic string) bool {
+// newStream sets up a produce request. The caller calls its close when the
+// request has been answered.
+func newStream(c *conn, req *request, cluster, topic string) *stream {
 	sb := c.sb
 	ctx, cancel := context.WithCancel(sb.ctx)
 	st := &stream{
@@ -81,18 +60,39 @@ func serveStream(c *conn, req *request, cluster, topic string) bool {
 		queue: newQueue(), ctx: ctx, cancel: cancel,
 		ended: make(chan struct{}), forced: make(chan struct{}), opened: sb.cfg.clock(),
 	}
-	defer cancel()
-	defer context.AfterFunc(sb.ctx, func() { st.finish(ending{kind: endLost}) })()
-	sb.stats.streams.Add(1)
+	st.unwatch = context.AfterFunc(sb.ctx, func() { st.finish(ending{kind: endLost}) })
 	sb.stats.open.Add(1)
-	defer sb.stats.open.Add(-1)
 	if req.expect {
 		st.body.before = func() { _ = c.write([]byte("HTTP/1.1 100 Continue\r\n\r\n")) }
 	}
+	return st
+}
+
+// begin takes up the faults and time limits of the request.
+func (st *stream) begin() {
+	sb := st.c.sb
 	st.adopt(sb.faults.Load())
 	if sb.cfg.MaxRun > 0 {
 		st.after(sb.cfg.MaxRun, ending{kind: endTimeout})
 	}
+}
+
+func (st *stream) close() {
+	sb := st.c.sb
+	st.stopTimers()
+	st.unwatch()
+	st.cancel()
+	sb.stats.bytes.Add(st.body.consumed)
+	sb.stats.open.Add(-1)
+}
+
+// serveStream answers one produce request and says whether the connection may
+// be used again.
+func serveStream(c *conn, req *request, cluster, topic string) bool {
+	st := newStream(c, req, cluster, topic)
+	defer st.close()
+	c.sb.stats.streams.Add(1)
+	st.begin()
 	w := newWriter(st)
 	done := make(chan struct{})
 	go func() {
@@ -102,14 +102,15 @@ func serveStream(c *conn, req *request, cluster, topic string) bool {
 	st.checkEnds()
 	st.read()
 	<-done
-	st.stopTimers()
-	sb.stats.bytes.Add(st.body.consumed)
 	return st.endKind() == endClean && !w.failed && !req.close
 }
 
 // adopt takes the faults of set for this stream.
 func (st *stream) adopt(set *faultSet) {
 	f := set.forStream(st.topic)
+	if st.whole {
+		f.ends = slices.DeleteFunc(f.ends, func(e *activeFault) bool { return e.Kind != FaultReset && e.Kind != FaultCut })
+	}
 	st.mu.Lock()
 	st.faults = f
 	st.mu.Unlock()
@@ -148,46 +149,12 @@ func (st *stream) stopTimers() {
 	st.timers = nil
 }
 
-// finish decides how the stream ends and wakes whoever waits. It may be called
-// from any goroutine.
-func (st *stream) finish(e ending) {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	first := st.end.kind == endNone
-	if !first && (!st.end.waits() || e.waits()) {
-		return
-	}
-	st.end = e
-	if first {
-		close(st.ended)
-	}
-	if !e.waits() {
-		close(st.forced)
-	}
-	if e.kind != endClean {
-		st.cancel()
-		st.c.interrupt()
-	}
-	signal(st.queue.wake)
-}
-
-func (st *stream) endKind() endKind {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	return st.end.kind
-}
-
-func (st *stream) isEnded() bool {
-	select {
-	case <-st.ended:
-		return true
-	default:
-		return false
-	}
-}
-
 // read reads the body to its end, or until the stream is ended otherwise.
 func (st *stream) read() {
+	if st.faults.buffering {
+		st.readBuffered()
+		return
+	}
 	scan := newScanner()
 	for !st.isEnded() {
 		var err error
@@ -324,13 +291,13 @@ func (st *stream) produce(p *pending, src []byte, soft error) *codeError {
 			return &codeError{408, p.text}
 		}
 	}
-	if err := bindRecord(&st.bound, src); err != nil {
+	if err := bindMembers(&st.bound, src, st.whole); err != nil {
 		return &codeError{400, err.Error()}
 	}
 	if soft != nil {
 		return &codeError{400, soft.Error()}
 	}
-	if !sb.limiter.take(st.now, len(src)) {
+	if !sb.limiter.take(st.now, len(src), st.faults.set.taken(st.now)) {
 		return &codeError{429, usualText(429, st.topic, 0)}
 	}
 	sb.stats.grantRate.add(st.now, 1)
@@ -372,12 +339,8 @@ func (st *stream) serialize(p *pending) *codeError {
 	if len(r.headers) > 0 {
 		p.rec.Headers = append([]kgo.RecordHeader(nil), r.headers...)
 	}
-	size := len(p.rec.Key) + len(p.rec.Value) + recordOverhead
-	for _, h := range r.headers {
-		size += len(h.Key) + len(h.Value) + 10
-	}
-	if most := st.c.sb.broker.maxBytes; size-recordOverhead > most {
-		return &codeError{413, fmt.Sprintf("The message is %d bytes when serialized which is larger than %d, which is the value of the max.request.size configuration.", size, most)}
+	if err := st.checkSize(&p.rec); err != nil {
+		return err
 	}
 	p.rec.Topic, p.rec.Partition = st.topic, -1
 	if r.hasPartition {
@@ -393,6 +356,18 @@ func (st *stream) serialize(p *pending) *codeError {
 	}
 	if checkTopicName(st.topic) != nil {
 		return &codeError{40002, "Invalid topics: [" + st.topic + "]"}
+	}
+	return nil
+}
+
+// checkSize applies max.request.size.
+func (st *stream) checkSize(r *kgo.Record) *codeError {
+	size := len(r.Key) + len(r.Value)
+	for _, h := range r.Headers {
+		size += len(h.Key) + len(h.Value) + 10
+	}
+	if most := st.c.sb.broker.maxBytes; size > most {
+		return &codeError{413, fmt.Sprintf("The message is %d bytes when serialized which is larger than %d, which is the value of the max.request.size configuration.", size+recordOverhead, most)}
 	}
 	return nil
 }
@@ -427,6 +402,9 @@ func (st *stream) waitPartition() *codeError {
 			}
 			if st.parts = n; err == nil && n >= wants {
 				return nil
+			}
+			if errors.As(err, new(*kerr.Error)) { // as the real server's producer, at once
+				return kafkaError(err, st.topic, -1, sb.cfg.MaxBlock)
 			}
 		}
 		left := time.Until(deadline)
@@ -541,58 +519,6 @@ func (st *stream) slowFor(src []byte) []*activeFault {
 		}
 	}
 	return out
-}
-
-// checkEnds ends the stream where a fault says so, by the records read.
-func (st *stream) checkEnds() {
-	if f := st.overdue.Load(); f != nil {
-		st.endBy(f)
-	}
-	for _, f := range st.faults.ends {
-		if f.Kind != FaultExpire && f.Age == 0 && st.records >= f.After {
-			st.endBy(f)
-		}
-	}
-}
-
-// endAtAge ends the stream by a timer. A terminal report must be the last
-// one, so that is left to the reader.
-func (st *stream) endAtAge(f *activeFault) {
-	if f.Kind == FaultTerminal {
-		st.overdue.Store(f)
-		st.c.interrupt()
-		return
-	}
-	st.endBy(f)
-}
-
-// endBy ends the stream as fault f says.
-func (st *stream) endBy(f *activeFault) {
-	if st.isEnded() {
-		return
-	}
-	keep := -1
-	if f.Lost >= 0 {
-		keep = max(0, st.queue.count()-f.Lost)
-	}
-	switch f.Kind {
-	case FaultTerminal:
-		text := f.Message
-		if text == "" {
-			text = "Error processing message: Unexpected character ('}' (code 125)): expected a valid value"
-		}
-		st.terminal(text)
-	case FaultReset:
-		st.finish(ending{endReset, keep})
-	case FaultCut:
-		kind := endCut
-		if f.Mid {
-			kind = endCutMid
-		}
-		st.finish(ending{kind, keep})
-	case FaultEnd:
-		st.finish(ending{kind: endClose})
-	}
 }
 
 // isTimeout says whether err is a deadline that passed.

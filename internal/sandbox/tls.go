@@ -11,8 +11,29 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"os"
 	"time"
 )
+
+// askForCerts makes conf ask for client certificates where that is configured.
+func (c *Config) askForCerts(conf *tls.Config) error {
+	ca := c.ClientCA
+	if c.ClientCAFile != "" {
+		var err error
+		if ca, err = os.ReadFile(c.ClientCAFile); err != nil {
+			return fmt.Errorf("read the authority of client certificates: %w", err)
+		}
+	}
+	if ca == nil {
+		return nil
+	}
+	conf.ClientCAs = x509.NewCertPool()
+	if !conf.ClientCAs.AppendCertsFromPEM(ca) {
+		return fmt.Errorf("--tls-client-ca=%s: holds no certificate in PEM", c.ClientCAFile)
+	}
+	conf.ClientAuth = tls.RequireAndVerifyClientCert
+	return nil
+}
 
 // selfSigned makes a certificate for host, localhost and the loopback
 // addresses, good for a year, that is its own authority. ALPN offers http/1.1

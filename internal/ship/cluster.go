@@ -42,7 +42,7 @@ func poolConfig(c *config.Cluster, routes []config.Route) stream.Config {
 	s.Heartbeat, s.IdleEnd = c.Streams.Heartbeat, c.Streams.IdleEnd
 	for _, r := range routes {
 		s.RetryInitial, s.RetryMax, s.MaxAttempts = r.Retry.Initial, r.Retry.Max, r.Retry.MaxAttempts
-		s.Strict = r.Ordering == "strict"
+		s.ByKey, s.Strict = r.Ordering == "key", r.Ordering == "strict"
 	}
 	return s
 }
@@ -70,7 +70,7 @@ func (s *Service) startCluster(c config.Cluster, routes []config.Route) *cluster
 		if via := target.Proxy.Via(target.Base); via != "" {
 			k.log.Info("going out through a proxy", "proxy", via)
 		}
-		k.log.Info("shipping", "endpoint", target.Base.Redacted()+"/v3", "cluster_id", target.ClusterID, "limits", c.Limits.Limit().String(), "streams", cfg.Streams)
+		k.log.Info("shipping", "endpoint", target.String(), "dialect", target.Dialect.String(), "cluster_id", target.ClusterID, "limits", c.Limits.Limit().String(), "streams", cfg.Streams)
 		k.mu.Lock()
 		k.pool, k.target, k.trouble = pool, target, nil
 		k.mu.Unlock()
@@ -99,6 +99,9 @@ func (k *cluster) resolve(ctx context.Context, address func(*config.Cluster) (st
 			target, err = stream.Resolve(ctx, a)
 		} else {
 			a.Auth = nil
+		}
+		if err == nil {
+			err = uncarried(target.Dialect, k.routes)
 		}
 		if ctx.Err() != nil {
 			return target, false

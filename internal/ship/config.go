@@ -90,7 +90,7 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.Int64VarP(&c.Count, "count", "c", c.Count, "stop after so many records; 0 = read all")
 	c.Batch.Flags(f)
 	c.Stream.Flags(f)
-	f.StringVar(&c.Ordering, "ordering", c.Ordering, "none (fastest), or strict: one record at a time, each sent when the one before is final")
+	f.StringVar(&c.Ordering, "ordering", c.Ordering, "none (fastest); key: no record is sent while an earlier one of its key and topic is not final; or strict: a topic's records one at a time, each sent when the one before is final")
 	f.StringVar(&c.DeadLetter, "dead-letter", c.DeadLetter, "file that keeps rejected records; default is dead-letter-TIME.ndjson in the current folder, made at the first rejection")
 	f.StringVar(&c.FromDeadLetter, "from-dead-letter", c.FromDeadLetter, "send the records of this dead-letter file again, as they were")
 	f.StringVar(&c.Reports, "reports", c.Reports, "write every delivery report, with its record's source and position, as NDJSON to this file; - = stdout")
@@ -116,7 +116,7 @@ func (c *Config) Validate() error {
 		}
 	}
 	note(c.Input != "lines" && c.Input != "records", "--input=%s: must be lines or records", c.Input)
-	note(c.Ordering != "none" && c.Ordering != "strict", "--ordering=%s: must be none or strict", c.Ordering)
+	note(c.Ordering != "none" && c.Ordering != "key" && c.Ordering != "strict", "--ordering=%s: must be none, key or strict", c.Ordering)
 	note(c.MaxRecordBytes < 1e3 || c.MaxRecordBytes > 1e9, "--max-record-bytes=%s: must be 1KB..1GB", c.MaxRecordBytes.String())
 	note(c.Count < 0, "--count=%d: must be 0 (all) or more", c.Count)
 	note(c.Partition < -1, "--partition=%d: must be 0 or more, or -1 for none", c.Partition)
@@ -135,9 +135,7 @@ func (c *Config) Validate() error {
 			c.RecordIDHeader != "" || c.Partition >= 0 || c.HasNull,
 			"with --input=records every record is sent as it is: key, header, partition, timestamp, null and id flags have no place")
 	}
-	if c.Ordering == "strict" {
-		c.Stream.Strict = true
-	}
+	c.Stream.ByKey, c.Stream.Strict = c.Ordering == "key", c.Ordering == "strict"
 	all = append(all, c.Batch.Validate(), c.Stream.Validate())
 	if _, err := c.encoder(); err != nil {
 		all = append(all, err)

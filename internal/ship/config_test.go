@@ -67,7 +67,7 @@ func TestConfigValidate(t *testing.T) {
 	f("-t a/b", `--topic: topic "a/b": only letters`)
 	f("-t ..", "--topic: ")
 	f("-t t --input csv", "--input=csv: must be lines or records")
-	f("-t t --ordering key", "--ordering=key: must be none or strict")
+	f("-t t --ordering topic", "--ordering=topic: must be none, key or strict")
 	f("-t t --max-record-bytes 999", "--max-record-bytes=999: must be 1KB..1GB")
 	f("-t t --max-record-bytes 1001MB", "--max-record-bytes=1001MB: must be 1KB..1GB")
 	f("-t t -c -1", "--count=-1: must be 0 (all) or more")

@@ -426,13 +426,22 @@ func (d *deadLetter) rotate(n int64) error {
 		return nil
 	}
 	ext := filepath.Ext(d.path)
-	to := strings.TrimSuffix(d.path, ext) + "-" + time.Now().UTC().Format("20060102T150405.000000Z") + ext
+	to := ""
+	for at := time.Now().UTC(); to == "" || exists(to); at = at.Add(time.Microsecond) { // a clock that was set back must not put one over another
+		to = strings.TrimSuffix(d.path, ext) + "-" + at.Format("20060102T150405.000000Z") + ext
+	}
 	if err := os.Rename(d.path, to); err != nil {
 		return fmt.Errorf("put the dead letter aside: %w", err)
 	}
 	d.f.Close()
 	d.log.Warn("dead letter put aside", "file", to, "bytes", info.Size())
 	return d.open(d.path)
+}
+
+// exists says whether there is anything at path.
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 // aside counts the files that were put aside, and their bytes.

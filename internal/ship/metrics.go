@@ -53,7 +53,8 @@ func NewMetrics(reg prometheus.Registerer, build BuildInfo) *Metrics {
 		{"streams_opened_total", "Streams opened.", []string{"cluster"}},
 		{"streams_closed_total", "Streams ended, by reason.", []string{"cluster", "reason"}},
 		{"limiter_wait_seconds_total", "Time spent waiting for a limit.", []string{"cluster", "limit"}},
-		{"limit_configured", "Limits in force a second (message_bytes: of one message); 0 is none.", []string{"cluster", "limit"}},
+		{"limit_configured", "This agent's part of the cluster's limits a second (message_bytes: of one message); 0 is none.", []string{"cluster", "limit"}},
+		{"limit_found", "What the cluster's 429s have shown to be there, a second; 0 while nothing is searched for.", []string{"cluster", "limit"}},
 		{"buffer_bytes", "Bytes of the route's disk buffer.", []string{"route"}},
 		{"buffer_capacity_bytes", "Bytes the route's disk buffer may have.", []string{"route"}},
 		{"buffer_records", "Records in the route's disk buffer that are not delivered.", []string{"route"}},
@@ -173,5 +174,8 @@ func (e emitter) cluster(c *ClusterFigures) {
 	e.gauge("limit_configured", c.Limits.Records, c.Name, "records")
 	e.gauge("limit_configured", c.Limits.Bytes, c.Name, "bytes")
 	e.gauge("limit_configured", float64(c.Limits.MessageBytes), c.Name, "message_bytes")
+	e.gauge("limit_found", c.Found.Connections, c.Name, "connections")
+	e.gauge("limit_found", c.Found.Records, c.Name, "records")
+	e.gauge("limit_found", c.Found.Bytes, c.Name, "bytes")
 	e.gauge("limit_records_per_second", c.PerSecond, c.Name)
 }

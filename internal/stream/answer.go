@@ -25,7 +25,8 @@ type head struct {
 	contentType string
 	encoding    string // Content-Encoding
 	location    string
-	retryAfter  string
+	server      string // its name, as Server says it; of a GET only
+	rates       rates  // what it says of limits
 	doSFilter   string // Jetty's DoS filter says here what it did
 	keepOpen    bool   // HTTP/1.1 without "Connection: close"
 }
@@ -53,6 +54,12 @@ type answer struct {
 func newAnswer(src io.Reader) *answer {
 	return &answer{src: src, buf: make([]byte, answerBuffer)}
 }
+
+// again makes a ready for the next response on its connection.
+func (a *answer) again() { *a = answer{src: a.src, buf: a.buf} }
+
+// over says whether the response has ended and nothing came behind it.
+func (a *answer) over() bool { return a.ended && !a.untilEOF && a.r == a.w }
 
 // fill reads more bytes behind those that are buffered, making room first.
 func (a *answer) fill() error {
@@ -162,15 +169,15 @@ func parseHead(raw []byte) (head, int64, error) {
 			continue
 		}
 		value = strings.TrimSpace(value)
-		switch strings.ToLower(name) {
+		name = strings.ToLower(name)
+		h.rates.note(name, value)
+		switch name {
 		case "content-type":
 			h.contentType = value
 		case "content-encoding":
 			h.encoding = strings.ToLower(value)
 		case "location":
 			h.location = value
-		case "retry-after":
-			h.retryAfter = value
 		case "dosfilter":
 			h.doSFilter = value
 		case "connection":

@@ -41,7 +41,7 @@ func TestAnswer(t *testing.T) {
 
 func TestAnswerHead(t *testing.T) {
 	h, _, err := readAnswer(strings.NewReader("HTTP/1.1 307 X\r\nLocation:  http://a/b \r\nRETRY-AFTER: 3\r\nContent-Encoding: GZIP\r\nContent-Type: text/html\r\nDoSFilter: delayed\r\nConnection: Close\r\nContent-Length: 0\r\n\r\n"))
-	if err != nil || h.location != "http://a/b" || h.retryAfter != "3" || h.encoding != "gzip" || h.contentType != "text/html" {
+	if err != nil || h.location != "http://a/b" || h.rates.retryAfter != "3" || h.encoding != "gzip" || h.contentType != "text/html" {
 		t.Errorf("%+v, %v", h, err)
 	}
 }

@@ -23,7 +23,8 @@ type Config struct {
 	RetryInitial  time.Duration // first back-off; it doubles, with jitter
 	RetryMax      time.Duration // longest back-off
 	AuthPatience  time.Duration // how long a 401 may last; 0: two minutes once a record was delivered, not at all before
-	Strict        bool          // one record at a time, in order
+	ByKey         bool          // no record goes while an earlier one of its key and topic is not final
+	Strict        bool          // likewise of its topic: one record at a time
 
 	// OneShot: a run that ends. A topic that stays impossible ends it instead
 	// of being probed for ever.

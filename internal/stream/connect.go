@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
-	"sync"
 	"time"
 
 	"github.com/produce-agent/produce-agent/internal/auth"
@@ -16,35 +14,26 @@ import (
 
 // connect waits until a POST may be sent and opens a stream. It returns no
 // stream and no error when there is nothing left to open one for. release must
-// be called once the outcome of the attempt is known.
-func (p *Pool) connect(t *topic) (s *stream, release func(), err error) {
-	release = p.waitTurn()
-	if p.ctx.Err() != nil || p.given(t) {
+// be called once the outcome of the attempt is known. old is the stream that the
+// new one is to take over from, or nil.
+func (p *Pool) connect(t *topic, old *stream) (s *stream, release func(), err error) {
+	release = func() {}
+	ok := p.sleep(t.shunned())
+	if ok {
+		release, ok = p.turn(t, old)
+	}
+	if !ok {
 		release()
 		return nil, release, nil
 	}
-	if d := p.limiter.Open(time.Now()); d > 0 {
-		p.stats.waited(limitConnections, d)
-		if !p.sleep(d) {
-			release()
-			return nil, release, nil
-		}
-	}
-	u := p.target.produceURL(t.name)
-	t.mu.Lock()
-	if t.redirect != nil {
-		u = t.redirect
-	}
-	t.mu.Unlock()
-	head, authorization, err := p.requestHead(p.ctx, u)
+	u := p.where(t, p.speaks)
+	head, authorization, err := p.requestHead(p.ctx, u, p.speaks, inChunks)
 	if err != nil {
 		return nil, release, err
 	}
 	conn, err := p.dial(p.ctx, u)
 	if err != nil {
-		t.mu.Lock()
-		t.redirect = nil
-		t.mu.Unlock()
+		t.unredirect()
 		return nil, release, err
 	}
 	p.mu.Lock()
@@ -56,7 +45,7 @@ func (p *Pool) connect(t *topic) (s *stream, release func(), err error) {
 	}
 	s = newStream(p, t, conn)
 	s.url, s.authorization = u, authorization
-	s.release = release
+	s.release, s.replaces = release, old
 	p.mu.Lock()
 	p.live[s] = struct{}{}
 	p.mu.Unlock()
@@ -74,34 +63,6 @@ func (p *Pool) given(t *topic) bool {
 	default:
 		return p.closing.Load()
 	}
-}
-
-// waitTurn waits out the back-off. While opens fail only one goroutine tries
-// at a time, or each outage would end in a herd.
-func (p *Pool) waitTurn() (release func()) {
-	p.mu.Lock()
-	failing := p.fails > 0
-	p.mu.Unlock()
-	if !failing {
-		return func() {}
-	}
-	select {
-	case p.probe <- struct{}{}:
-	case <-p.ctx.Done():
-		return func() {}
-	case <-p.failed:
-		return func() {}
-	}
-	var once sync.Once
-	release = func() { once.Do(func() { <-p.probe }) }
-	p.mu.Lock()
-	d := time.Until(p.notBefore)
-	if p.fails == 0 {
-		d = 0
-	}
-	p.mu.Unlock()
-	p.sleep(d)
-	return release
 }
 
 // sleep waits, and returns false when the Pool ends first.
@@ -169,9 +130,10 @@ func (p *Pool) opened(s *stream) {
 		p.log.Info("endpoint answers again", "after_attempts", failed)
 	}
 	s.t.mu.Lock()
-	s.t.hops = 0
+	s.t.hops, s.t.fails, s.t.notBefore = 0, 0, time.Time{}
 	s.t.mu.Unlock()
 	s.release()
+	p.unpark(s.t)
 }
 
 var errEarly = errors.New("the connection was closed")
@@ -190,7 +152,11 @@ func (p *Pool) ended(s *stream, err error, ref *refusal, n int, unknown bool) {
 	switch {
 	case ref != nil:
 		p.refused(s, ref)
-	case !s.confirmed.Load() && s.reason() != endIdle && s.reason() != endAge &&
+	case s.stale(err):
+	case !s.confirmed.Load() && n > 0 && s.reason() == endStalled && p.deliveredSince(s.born):
+		wait := s.t.shun()
+		p.warn("silent:"+s.t.name, "no delivery report for this topic though others have theirs", "topic", s.t.name, "records_to_resend", n, "wait", wait.Round(time.Millisecond))
+	case !s.confirmed.Load() && s.reason() != endIdle && s.reason() != endAge && s.reason() != endHeld &&
 		(n > 0 || time.Since(s.born) < time.Second): // who closes at once would be asked without a pause
 		fails, wait, _ := p.backOff(0)
 		if p.cfg.OneShot && errors.Is(err, errNotReport) && fails >= p.cfg.MaxAttempts {
@@ -199,7 +165,7 @@ func (p *Pool) ended(s *stream, err error, ref *refusal, n int, unknown bool) {
 		}
 		p.troubled(fmt.Errorf("%s: stream ended before any delivery report: %w", s.url.Redacted(), cmp.Or(err, errEarly)))
 		p.warn("broken", "stream ended before any delivery report", "topic", s.t.name, "error", err, "records_to_resend", n, "wait", wait.Round(time.Millisecond))
-	case n > 0:
+	case n > 0 && s.reason() != endHeld:
 		p.warn("broken", "stream ended early", "topic", s.t.name, "reason", s.reason(), "error", err, "records_to_resend", n, "possibly_duplicated", unknown)
 	}
 	s.kick()
@@ -215,6 +181,8 @@ func (p *Pool) refused(s *stream, ref *refusal) {
 	}
 	err := fmt.Errorf("%s answered %w", where, ref)
 	switch ref.fate {
+	case openAgain:
+		p.troubled(nil)
 	case openFollow:
 		p.follow(s, ref)
 	case openStop, openDenied:
@@ -232,9 +200,12 @@ func (p *Pool) refused(s *stream, ref *refusal) {
 		}
 		s.t.holdOn(v, ref.status, ref.text)
 	case openRetry:
-		after, _ := strconv.Atoi(ref.retryText)
+		if ref.throttle {
+			p.fewerPosts(s, ref, err)
+			return
+		}
 		p.troubled(err)
-		_, wait, _ := p.backOff(min(time.Duration(after)*time.Second, 5*time.Minute))
+		_, wait, _ := p.backOff(ref.rates.told(time.Now()).RetryAfter)
 		p.warn("refused", "stream refused, will try again", "topic", s.t.name, "error", err, "wait", wait.Round(time.Millisecond))
 	}
 }
@@ -271,7 +242,10 @@ func (p *Pool) follow(s *stream, ref *refusal) {
 // topicHeld tells of a topic that takes no records, and gives it up where the
 // run is to end.
 func (p *Pool) topicHeld(t *topic, v Verdict, code int, message string, probes int) {
-	text := fmt.Sprintf("%d %s", code, oneLine(message))
+	text := oneLine(message)
+	if code != 0 {
+		text = fmt.Sprintf("%d %s", code, text)
+	}
 	remedy := "create the topic, or check its name"
 	if v.Denied {
 		remedy = "grant the key's principal WRITE on the topic, or use a key of this cluster"

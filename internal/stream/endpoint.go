@@ -16,6 +16,7 @@ import (
 	"github.com/goccy/go-json"
 
 	"github.com/produce-agent/produce-agent/internal/auth"
+	"github.com/produce-agent/produce-agent/internal/stream/dialect"
 	"github.com/produce-agent/produce-agent/internal/stream/limit"
 )
 
@@ -23,6 +24,7 @@ import (
 type Address struct {
 	URL            string // scheme://host[:port], with or without /kafka and /v3
 	ClusterID      string // "" where the endpoint is to tell it
+	Dialect        dialect.Dialect
 	Auth           auth.Authorizer
 	HasAuth        bool
 	TLS            *auth.TLS
@@ -39,7 +41,8 @@ type Address struct {
 //
 // A path ending in /v3 is taken off; what is in front of it is the prefix. Without
 // a path a Confluent Cloud host has /kafka; any other is asked, GET
-// /kafka/v3/clusters and then GET /v3/clusters.
+// /kafka/v3/clusters and then GET /v3/clusters. Where neither is there a v2
+// server is looked for, unless a dialect was given.
 // Errors: *EndpointError.
 func Resolve(ctx context.Context, a Address) (Target, error) {
 	base, asked, err := parseBase(a.URL)
@@ -50,22 +53,31 @@ func Resolve(ctx context.Context, a Address) (Target, error) {
 		return Target{}, &EndpointError{Err: fmt.Errorf(
 			"credentials would go to %s in plain text for all on the way to read: use https, or say --allow-plaintext-auth", base.Host)}
 	}
-	t := Target{Base: base, ClusterID: a.ClusterID, Auth: a.Auth, TLS: a.TLS, Proxy: a.Proxy}
+	t := Target{Base: base, ClusterID: a.ClusterID, Auth: a.Auth, TLS: a.TLS, Proxy: a.Proxy, Dialect: a.Dialect}
+	if a.Dialect == dialect.Auto {
+		t.Dialect = dialect.V3Stream
+	}
+	r := resolver{a: a, client: Client(base.Scheme, a.TLS, a.Proxy, a.DialTimeout)}
+	defer r.client.CloseIdleConnections()
+	if a.Dialect.IsV2() {
+		if err := checkClusterID(t.ClusterID); err != nil {
+			return Target{}, err
+		}
+		return r.v2Target(ctx, t)
+	}
 	if !asked && limit.IsConfluentCloud(base.Hostname()) {
 		base.Path, asked = "/kafka", true
 	}
 	if asked && t.ClusterID != "" {
 		return t, checkClusterID(t.ClusterID)
 	}
-	r := resolver{a: a, client: Client(base.Scheme, a.TLS, a.Proxy, a.DialTimeout)}
-	defer r.client.CloseIdleConnections()
 	if asked {
 		found, err := r.ask(ctx, base)
 		if err != nil {
 			return Target{}, err
 		}
 		if !found.ok {
-			return Target{}, found.err
+			return r.orV2(ctx, t, found.status, found.err)
 		}
 		t.ClusterID, err = oneCluster(base, found.ids)
 		return t, err
@@ -119,7 +131,8 @@ func Client(scheme string, trust *auth.TLS, proxy *auth.Proxy, dialTimeout time.
 		Timeout: dialTimeout + 10*time.Second,
 		Transport: &http.Transport{
 			DialContext: proxy.Dialer(scheme, dialTimeout), TLSClientConfig: trust.Config(), TLSHandshakeTimeout: dialTimeout,
-			TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{},
+			TLSNextProto:      map[string]func(string, *tls.Conn) http.RoundTripper{},
+			DisableKeepAlives: true, // says Connection: close
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
@@ -172,12 +185,12 @@ func (r *resolver) ask(ctx context.Context, base *url.URL) (found, error) {
 
 // get GETs u and returns the answer's head and at most a mebibyte of its body.
 // anonymous says that no credentials were sent.
-func get(ctx context.Context, c *http.Client, who auth.Authorizer, u *url.URL) (h head, body []byte, anonymous bool, err error) {
+func get(ctx context.Context, c *http.Client, who auth.Authorizer, u *url.URL, accept string) (h head, body []byte, anonymous bool, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
 		return head{}, nil, false, err
 	}
-	req.Header.Set("Accept", "application/json")
+	req.Header.Set("Accept", accept)
 	req.Header.Set("User-Agent", UserAgent)
 	authorization, err := Authorize(ctx, req, who)
 	if err != nil {
@@ -193,9 +206,9 @@ func get(ctx context.Context, c *http.Client, who auth.Authorizer, u *url.URL) (
 		return head{}, nil, false, fmt.Errorf("GET %s: read the answer: %w", u.Redacted(), err)
 	}
 	if resp.StatusCode == http.StatusUnauthorized && auth.Refused(who, authorization, true) {
-		return get(ctx, c, who, u) // with another token, once: the next is not dropped so soon
+		return get(ctx, c, who, u, accept) // with another token, once: the next is not dropped so soon
 	}
-	h = head{status: resp.StatusCode, contentType: resp.Header.Get("Content-Type"), location: resp.Header.Get("Location")}
+	h = head{status: resp.StatusCode, contentType: resp.Header.Get("Content-Type"), location: resp.Header.Get("Location"), server: resp.Header.Get("Server")}
 	return h, body, isNone(who), nil
 }
 
@@ -233,7 +246,7 @@ func explainGet(u *url.URL, err error) error {
 // clusters does one GET. Source: Confluent REST v3 OpenAPI, listKafkaClusters.
 func (r *resolver) clusters(ctx context.Context, base *url.URL) (found, error) {
 	u := below(base, "v3", "clusters")
-	h, body, anonymous, err := get(ctx, r.client, r.a.Auth, u)
+	h, body, anonymous, err := get(ctx, r.client, r.a.Auth, u, "application/json")
 	if err != nil {
 		return found{}, err
 	}
@@ -271,7 +284,8 @@ func (r *resolver) clusters(ctx context.Context, base *url.URL) (found, error) {
 // probe finds out whether the endpoint has /kafka in front of /v3.
 func (r *resolver) probe(ctx context.Context, t Target) (Target, error) {
 	var denied, last error
-	var there *url.URL // a path that exists, though not everybody may list clusters
+	here := http.StatusNotFound // where a path was found that is not simply absent, its status
+	var there *url.URL          // a path that exists, though not everybody may list clusters
 	for _, prefix := range []string{"/kafka", ""} {
 		base := *t.Base
 		base.Path = path.Join(base.Path, prefix)
@@ -295,13 +309,15 @@ func (r *resolver) probe(ctx context.Context, t Target) (Target, error) {
 		case f.status == http.StatusForbidden && there == nil:
 			there = &base
 		}
-		last = f.err
+		if last = f.err; !absent(f.status) {
+			here = f.status
+		}
 	}
 	switch {
 	case denied != nil:
 		return Target{}, denied
 	case t.ClusterID == "":
-		return Target{}, last
+		return r.orV2(ctx, t, here, last)
 	case there != nil:
 		t.Base = there
 	}
@@ -326,11 +342,17 @@ func oneCluster(base *url.URL, ids []string) (string, error) {
 // Source: Confluent REST v3 OpenAPI, getKafkaTopic; 40403 is an unknown topic.
 func (t *Target) MissingTopic(ctx context.Context, topic string) bool {
 	c := Client(t.Base.Scheme, t.TLS, t.Proxy, topicTimeout)
+	if t.dial != nil {
+		c.Transport.(*http.Transport).DialContext = t.dial
+	}
 	defer c.CloseIdleConnections()
 	ctx, cancel := context.WithTimeout(ctx, topicTimeout)
 	defer cancel()
+	if t.Dialect.IsV2() {
+		return t.missingV2(ctx, c, topic)
+	}
 	u := below(t.Base, "v3", "clusters", url.PathEscape(t.ClusterID), "topics", url.PathEscape(topic))
-	h, body, _, err := get(ctx, c, t.Auth, u)
+	h, body, _, err := get(ctx, c, t.Auth, u, "application/json")
 	if err != nil || h.status != http.StatusNotFound {
 		return false
 	}

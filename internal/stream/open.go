@@ -14,6 +14,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"github.com/produce-agent/produce-agent/internal/auth"
+	"github.com/produce-agent/produce-agent/internal/stream/dialect"
 	"github.com/produce-agent/produce-agent/internal/stream/limit"
 )
 
@@ -23,10 +24,21 @@ var UserAgent = "produce-agent"
 // Target is the cluster a Pool produces to.
 type Target struct {
 	Base      *url.URL // scheme, host and prefix, without "/v3": https://host:443/kafka
-	ClusterID string
+	ClusterID string   // of a v2 endpoint its host: it has no other name
+	Dialect   dialect.Dialect
 	Auth      auth.Authorizer
 	TLS       *auth.TLS   // for https; nil: what the system trusts
 	Proxy     *auth.Proxy // nil: directly
+
+	dial func(ctx context.Context, network, address string) (net.Conn, error) // nil: the network
+}
+
+// String is where the target's API begins.
+func (t *Target) String() string {
+	if t.Dialect.IsV2() {
+		return t.Base.Redacted()
+	}
+	return t.Base.Redacted() + "/v3"
 }
 
 // produceURL returns where records of topic are POSTed.
@@ -72,7 +84,13 @@ func sameOrigin(a, b *url.URL) bool {
 func (p *Pool) dial(ctx context.Context, u *url.URL) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.DialTimeout)
 	defer cancel()
-	conn, err := p.target.Proxy.Dial(ctx, u, hostPort(u))
+	var conn net.Conn
+	var err error
+	if p.target.dial != nil {
+		conn, err = p.target.dial(ctx, "tcp", hostPort(u))
+	} else {
+		conn, err = p.target.Proxy.Dial(ctx, u, hostPort(u))
+	}
 	if err != nil {
 		return nil, explainDial(u, err)
 	}
@@ -92,12 +110,16 @@ func (p *Pool) dial(ctx context.Context, u *url.URL) (net.Conn, error) {
 	return secure, nil
 }
 
-// requestHead returns the head of the POST that opens a stream to u. No
+// inChunks is the length of a body that is sent in chunks.
+const inChunks = -1
+
+// requestHead returns the head of a POST to u with a body of that length. No
 // Accept-Encoding: a compressed answer would hold reports back. authorization is
 // the header it has, "" for none.
 //
 // Errors: *credentialsError.
-func (p *Pool) requestHead(ctx context.Context, u *url.URL) (raw []byte, authorization string, err error) {
+func (p *Pool) requestHead(ctx context.Context, u *url.URL, w wire, length int) (raw []byte, authorization string, err error) {
+	content, accept := w.types()
 	var h fasthttp.RequestHeader
 	h.DisableNormalizing()
 	h.SetNoDefaultContentType(true)
@@ -105,8 +127,8 @@ func (p *Pool) requestHead(ctx context.Context, u *url.URL) (raw []byte, authori
 	h.SetRequestURI(u.RequestURI())
 	h.SetHost(u.Host)
 	h.SetUserAgent(UserAgent)
-	h.SetContentType("application/json")
-	h.Set("Accept", "application/json")
+	h.SetContentType(content)
+	h.Set("Accept", accept)
 	if sameOrigin(p.target.Base, u) {
 		if authorization, err = p.target.Auth.Authorization(ctx); err != nil {
 			return nil, "", &credentialsError{err}
@@ -118,7 +140,7 @@ func (p *Pool) requestHead(ctx context.Context, u *url.URL) (raw []byte, authori
 			h.Set(x.Name, x.Value)
 		}
 	}
-	h.SetContentLength(-1)
+	h.SetContentLength(length)
 	return h.Header(), authorization, nil
 }
 
@@ -136,6 +158,8 @@ func explainDial(u *url.URL, err error) error {
 		hint = "the name could not be looked up: check the resolver"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		hint = "nothing listens there: is the endpoint up, and is the port right?"
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		hint = "this process may open no more files and connections: raise the limit of open files"
 	case errors.Is(err, io.EOF):
 		hint = "it closed the connection without an answer: does it speak TLS at this port (https://)?"
 	case errors.Is(err, context.DeadlineExceeded), isTimeout(err):

@@ -134,21 +134,23 @@ const (
 	openStop                   // nothing here gets better by itself: the run ends
 	openDenied                 // likewise, and it is the credentials' or the permissions' doing
 	openTopic                  // this topic only
+	openAgain                  // another request at once: this one was too large, or a record of it is to blame
 )
 
 // refusal is a response that is no stream: its status, what to do about it and
 // what to tell the operator. No record was rejected by it.
 type refusal struct {
-	status    int
-	fate      openFate
-	unknown   bool // records sent before it may have been produced all the same
-	throttle  bool // too many POSTs a second
-	denied    bool // with openTopic
-	location  string
-	text      string // what the server said, one line
-	remedy    string // what to do
-	html      bool
-	retryText string // Retry-After as it came
+	status   int
+	code     int // the body's error_code, 0 without one
+	fate     openFate
+	unknown  bool // records sent before it may have been produced all the same
+	throttle bool // too many POSTs a second
+	denied   bool // with openTopic
+	location string
+	text     string // what the server said, one line
+	remedy   string // what to do
+	html     bool
+	rates    rates // what the head said of limits
 }
 
 func (r *refusal) Error() string {
@@ -169,8 +171,9 @@ func (r *refusal) Error() string {
 // Source: kafka-rest and rest-utils before the handler runs (Jetty's own error
 // pages among them), RFC 9110 for the rest.
 func judgeStatus(h head, body []byte) *refusal {
-	r := &refusal{status: h.status, location: h.location, retryText: h.retryAfter}
+	r := &refusal{status: h.status, location: h.location, rates: h.rates}
 	code, text := errorBody(body)
+	r.code = code
 	if code != 0 && code != h.status {
 		text = strconv.Itoa(code) + " " + text
 	}

@@ -12,7 +12,9 @@ package stream
 import (
 	"context"
 	"errors"
+	"hash/maphash"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -69,11 +71,20 @@ type Pool struct {
 	target  Target
 	handler Handler
 	limiter *limit.Limiter
-	limited bool // the profile has limits: pace from the start
+	limited bool         // the profile has limits: pace from the start
+	ordered bool         // by key, or strictly
+	seed    maphash.Seed // of keys
 	log     *slog.Logger
 	stats   *counters
 	observe func(seconds float64) // delivery latency; may be nil
 	start   time.Time
+
+	speaks      wire         // how the target is spoken to
+	links       links        // idle connections of requests
+	mostRecords atomic.Int64 // of one request, since one was refused for its size; 0: no bound of that kind
+	mostBytes   atomic.Int64 // likewise
+	lone        atomic.Int32 // records rejected in a row, each for a request of its own that was refused
+	keyless     sync.Once    // to warn
 
 	throttled atomic.Bool // a 429 was seen: pace though the profile has no limits
 	buffered  atomic.Bool // the endpoint answers only once a request has ended
@@ -81,6 +92,7 @@ type Pool struct {
 	closing   atomic.Bool
 	lastGood  atomic.Int64 // when a record was last delivered, as pool time
 	starving  atomic.Int32 // topics waiting for a stream
+	posting   atomic.Int32 // serve goroutines waiting for the budget of POSTs
 	probe     chan struct{}
 	idle      chan struct{} // one token: a topic has nothing outstanding, or failed
 	failed    chan struct{}
@@ -96,7 +108,9 @@ type Pool struct {
 	live      map[*stream]struct{}
 	active    int // serve goroutines, replacements included
 	starved   []*topic
-	fails     int // opens in a row that brought no report
+	parking   *topic   // the one topic that may hold a place and take nothing, see park.go
+	parked    []*topic // others that wait to be probed
+	fails     int      // opens in a row that brought no report
 	notBefore time.Time
 	backoffs  *backoff.ExponentialBackOff
 	connected bool // a connection was made once
@@ -110,14 +124,12 @@ type Pool struct {
 // the time between writing a batch and its last report, in seconds.
 func New(cfg Config, target Target, profile limit.Profile, h Handler, log *slog.Logger, observe func(float64)) *Pool {
 	ctx, cancel := context.WithCancel(context.Background())
-	if cfg.Strict {
-		cfg.Streams, cfg.InFlight = 1, 1
-	}
 	cfg.InFlightBytes = cfg.WindowBytes()
 	p := &Pool{
 		cfg: cfg, target: target, handler: h, limiter: limit.New(profile),
-		limited: profile.Records > 0 || profile.Bytes > 0,
-		log:     log, stats: newCounters(), observe: observe,
+		limited: profile.Records > 0 || profile.Bytes > 0, ordered: cfg.Strict || cfg.ByKey, seed: maphash.MakeSeed(),
+		speaks: wireOf(target.Dialect),
+		log:    log, stats: newCounters(), observe: observe,
 		start: time.Now(), probe: make(chan struct{}, 1), idle: make(chan struct{}, 1), failed: make(chan struct{}), broken: make(chan struct{}),
 		ctx: ctx, cancel: cancel,
 		topics: map[string]*topic{}, live: map[*stream]struct{}{}, warnedAt: map[string]time.Time{},
@@ -172,8 +184,14 @@ func (p *Pool) hand(ctx context.Context, b *record.Batch, timer *time.Timer) err
 	if b.Raw {
 		t.raw.Store(true)
 	}
+	if p.ordered {
+		p.keyed(b)
+	}
 	b.Seal()
 	err := p.enqueue(ctx, t, b, timer)
+	if p.ordered && err == nil {
+		t.signal()
+	}
 	if err != nil {
 		t.outstanding.Add(-n)
 		p.checkIdle()
@@ -266,6 +284,11 @@ func (p *Pool) forget(now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for name, t := range p.topics {
+		if t.outstanding.Load() == 0 {
+			t.mu.Lock()
+			t.order.out.shrink()
+			t.mu.Unlock()
+		}
 		if t.outstanding.Load() > 0 || p.since(now)-time.Duration(t.used.Load()) < forgetAfter {
 			continue
 		}
@@ -347,6 +370,7 @@ func (p *Pool) Stop(ctx context.Context) {
 		p.eachStream(func(s *stream) { s.abort(endDrain) })
 		<-done
 	}
+	p.links.drop(true)
 }
 
 // Stats returns what was done so far.
@@ -357,7 +381,7 @@ func (p *Pool) Stats() Stats {
 		s.InFlight += records
 		s.Open++
 	})
-	s.PerSecond = p.limiter.PerSecond()
+	s.PerSecond, s.Found = p.limiter.PerSecond(), p.limiter.Found()
 	return s
 }
 
@@ -450,12 +474,21 @@ func (p *Pool) Broken() <-chan struct{} { return p.broken }
 
 func (p *Pool) breaks() { p.breakOnce.Do(func() { close(p.broken) }) }
 
-// slowDown passes n reports that said 429 on to the limiter.
-func (p *Pool) slowDown(n int) {
+// slowDown passes n reports that said 429, of records of that many bytes, on to the limiter.
+func (p *Pool) slowDown(n, bytes int) {
 	p.throttled.Store(true)
-	if p.limiter.Throttled(time.Now(), n) {
-		p.warn("throttled", "the cluster says 429: slowing down", "records_per_second", int(p.limiter.PerSecond()))
+	if !p.limiter.Throttled(time.Now(), n, bytes) {
+		return
 	}
+	var found []any
+	f := p.limiter.Found()
+	if f.Records > 0 {
+		found = append(found, "records_per_second", math.Round(f.Records*10)/10)
+	}
+	if f.Bytes > 0 {
+		found = append(found, "bytes_per_second", math.Round(f.Bytes))
+	}
+	p.warn("throttled", "the cluster says 429: slowing down", found...)
 }
 
 // backoff returns the jittered wait of a level: the initial one doubled that

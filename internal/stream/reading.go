@@ -31,11 +31,25 @@ type reading struct {
 	reported   int // likewise, of any code
 	throttled  int // likewise, of 429s
 	bytes      int
+	goodBytes  int // of the delivered
+	slowBytes  int // of those that drew 429
 	final      int
+	done       []uint32 // keys of what is final since the last settle
 	everGood   bool
 	suspect    bool // the last report blamed its own record for a syntax error
 	terminal   *Verdict
 	terminalAt string
+
+	// Of a request: whether its connection can carry another, and what an answer
+	// with an entry a record is taken apart in.
+	keepOpen bool
+	clean    bool
+	body     []byte
+	entries  []v2Entry
+	rep      Report
+	text     []byte // rep.Message lies here
+	raw      []byte // rep.Raw lies here
+	goods    int    // good records not handed on yet
 
 	mu       sync.Mutex
 	writeErr error
@@ -43,7 +57,9 @@ type reading struct {
 
 func (r *reading) init(s *stream) {
 	r.s = s
-	r.ans = newAnswer(s.conn)
+	if s.conn != nil { // else a request's connection brings its own
+		r.ans = newAnswer(s.conn)
+	}
 }
 
 // writeFailed remembers why writing ended; the reader collects what is still
@@ -85,6 +101,7 @@ func (r *reading) run() {
 		}
 		r.has = false
 	}
+	r.clean = err == nil && len(left) == 0 && r.keepOpen && r.ans.over()
 	r.afterEnd(left, err)
 	// A writer inside Write has to come out: nobody reads there any more.
 	_ = s.conn.SetWriteDeadline(time.Now())
@@ -98,6 +115,12 @@ func (r *reading) answer() error {
 	if err != nil {
 		return err
 	}
+	r.keepOpen = h.keepOpen
+	return r.s.wire.answer(r, h)
+}
+
+// stream reads the reports behind h, one after another.
+func (r *reading) stream(h head) error {
 	if err := r.checkHead(h); err != nil {
 		return err
 	}
@@ -134,15 +157,27 @@ func (r *reading) answer() error {
 func (r *reading) checkHead(h head) error {
 	if h.status == 200 && !strings.HasPrefix(h.contentType, "text/") {
 		if h.encoding != "" && h.encoding != "identity" {
-			return &refusal{
-				status: 200, fate: openStop, unknown: true, text: "the answer is compressed (" + h.encoding + ") though nobody asked for it",
-				remedy: "something in between compresses: exempt this path from it, for reports would not arrive before megabytes of them",
-			}
+			return compressed(h)
 		}
+		r.taken(h)
 		return nil
 	}
 	_ = r.s.conn.SetReadDeadline(time.Now().Add(lastWait))
 	return judgeStatus(h, r.ans.rest(maxErrorBody))
+}
+
+// taken tells the limiter of a POST that the server took.
+func (r *reading) taken(h head) {
+	now := time.Now()
+	r.s.p.limiter.PostTaken(now, h.rates.told(now))
+}
+
+// compressed refuses an answer that is.
+func compressed(h head) *refusal {
+	return &refusal{
+		status: h.status, fate: openStop, unknown: true, text: "the answer is compressed (" + h.encoding + ") though nobody asked for it",
+		remedy: "something in between compresses: exempt this path from it, for reports would not arrive before megabytes of them",
+	}
 }
 
 // reports takes a run of body bytes apart.
@@ -225,9 +260,14 @@ func (r *reading) tellRun() {
 		return
 	}
 	b := r.cur.b
-	r.bytes += len(b.Bytes(r.runFrom, r.at))
+	size := len(b.Bytes(r.runFrom, r.at))
+	r.bytes += size
+	r.goodBytes += size
 	r.s.p.stats.code(b.Route, 200, n)
 	r.s.p.handler.Delivered(b, r.runFrom, r.at)
+	if r.s.p.ordered {
+		r.done = append(r.done, b.Keys[r.runFrom:r.at]...)
+	}
 	r.runFrom = r.at
 	b.Resolve(n)
 	r.final += n
@@ -247,6 +287,12 @@ func (r *reading) report(rep *Report) error {
 		s.p.stats.code(route, rep.ErrorCode, 1)
 		return errTerminal
 	}
+	return r.judged(rep, v)
+}
+
+// judged takes one report of which is known what it means.
+func (r *reading) judged(rep *Report, v Verdict) error {
+	s := r.s
 	if !r.advance() {
 		return errSurplus
 	}
@@ -282,6 +328,9 @@ func (r *reading) report(rep *Report) error {
 		s.noMore.Store(true)
 		s.kick()
 	}
+	if v.Hold {
+		s.kick() // the writer has nothing to send any more
+	}
 	if v.Hold && !v.Denied {
 		// Each further record would block the server's reader for up to a minute.
 		s.end(endHeld)
@@ -314,6 +363,9 @@ func (r *reading) fail(g segment, i int, v Verdict, rep *Report) {
 			Code: rep.ErrorCode, Reason: v.Reason, Message: string(rep.Message), Attempts: int(try.Attempts),
 		})
 		s.t.rejected()
+		if s.p.ordered {
+			r.done = append(r.done, b.Keys[i])
+		}
 		r.final++
 		return
 	}
@@ -327,6 +379,7 @@ func (r *reading) fail(g segment, i int, v Verdict, rep *Report) {
 		s.t.block(g, i, try, v, rep.ErrorCode, string(rep.Message))
 	case v.Throttle:
 		r.throttled++
+		r.slowBytes += len(b.Bytes(i, i+1))
 		s.t.retry(g, i, try, s.t.throttleLevel())
 	default:
 		s.t.retry(g, i, try, max(0, int(try.Attempts)-1))
@@ -348,28 +401,37 @@ func (r *reading) settle() {
 		}
 		s.t.proven.Store(true)
 		s.p.opened(s)
+		if old := s.replaces; old != nil {
+			old.replaced.Store(true)
+			old.kick()
+		}
 	}
 	s.touch()
 	if r.delivered > 0 {
 		r.everGood = true
+		s.p.lone.Store(0)
 		now := time.Now()
 		s.p.lastGood.Store(int64(s.p.since(now)))
-		s.p.limiter.Delivered(now, r.delivered)
+		s.p.limiter.Delivered(now, r.delivered, r.goodBytes)
 		if s.t.troubled.Load() {
 			s.t.recovered()
 		}
 	}
 	if r.throttled > 0 {
-		s.p.slowDown(r.throttled)
-		r.throttled = 0
+		s.p.slowDown(r.throttled, r.slowBytes)
+		r.throttled, r.slowBytes = 0, 0
 	}
 	s.win.release(r.reported, r.bytes)
 	final := r.final
-	r.reported, r.delivered, r.bytes, r.final = 0, 0, 0, 0
+	r.reported, r.delivered, r.bytes, r.goodBytes, r.final = 0, 0, 0, 0, 0
 	if s.finished.Load() {
 		if records, _, _ := s.win.fill(); records == 0 {
 			r.lastCall()
 		}
+	}
+	if len(r.done) > 0 {
+		s.t.release(r.done)
+		r.done = r.done[:0]
 	}
 	if final > 0 {
 		s.t.settled(final) // last: who waits for it finds all counted
@@ -388,12 +450,17 @@ func (r *reading) afterEnd(left []segment, err error) {
 	unknown := n > 0
 	switch {
 	case errors.As(err, &ref):
+		if left = s.refusedWhole(left, n, ref); left == nil {
+			n = 0
+		}
 		unknown = n > 0 && ref.unknown
 		s.end(endRefused)
 	case r.terminal != nil:
 		unknown = false
 		s.end(endTerminal)
 		left = r.blameHead(left)
+	case err == nil && s.link != nil:
+		s.end(endRequest)
 	case err == nil:
 		s.end(endDrain)
 	default:
@@ -443,12 +510,15 @@ func (r *reading) blameHead(left []segment) []segment {
 			Code: 400, Reason: reason, Message: r.terminalAt, Attempts: int(try.Attempts) + 1,
 		})
 		s.t.rejected()
+		if s.p.ordered {
+			s.t.release(head.b.Keys[head.from : head.from+1])
+		}
 		s.t.settled(1)
 	} else {
 		one := head.b.Fresh()
 		one.Again(head.b, head.from, try)
 		one.Seal()
-		rest = append([]segment{{b: one, to: 1, base: head.serial()}}, rest...)
+		rest = append([]segment{{b: one, to: 1}}, rest...)
 	}
 	head.b.Resolve(1)
 	return rest

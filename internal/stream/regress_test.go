@@ -297,9 +297,9 @@ func TestSmallBatchesArePacedAfter429(t *testing.T) {
 	srv := newFake(t, nil)
 	p, _ := testPool(t, fastConfig(), srv.url(), limit.Profile{})
 	p.throttled.Store(true)
-	p.limiter.Delivered(time.Now().Add(-time.Second), 0)
-	p.limiter.Delivered(time.Now(), 100)
-	if !p.limiter.Throttled(time.Now(), 50) {
+	p.limiter.Delivered(time.Now().Add(-time.Second), 0, 0)
+	p.limiter.Delivered(time.Now(), 100, 10_000)
+	if !p.limiter.Throttled(time.Now(), 50, 5000) {
 		t.Fatal("no cut")
 	}
 	start := time.Now()

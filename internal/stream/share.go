@@ -1,9 +1,6 @@
 package stream
 
-import (
-	"slices"
-	"time"
-)
+import "time"
 
 // ensureFirst starts a stream for t when it has none.
 func (p *Pool) ensureFirst(t *topic) {
@@ -36,6 +33,9 @@ func (p *Pool) grow(t *topic) {
 	defer p.mu.Unlock()
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if p.cfg.Strict || p.ordered && t.gated.Load() {
+		return // more streams would find nothing more that may go
+	}
 	if p.active < p.cfg.Streams && p.fails == 0 && len(p.starved) == 0 && t.hold == nil && t.proven.Load() && !p.closing.Load() {
 		p.startOrQueue(t)
 	}
@@ -43,6 +43,9 @@ func (p *Pool) grow(t *topic) {
 
 // startOrQueue is called with both locks held.
 func (p *Pool) startOrQueue(t *topic) {
+	if !p.mayPark(t) {
+		return
+	}
 	if p.active < p.cfg.Streams {
 		p.active++
 		t.streams++
@@ -50,18 +53,23 @@ func (p *Pool) startOrQueue(t *topic) {
 		go p.serve(t, nil)
 		return
 	}
-	p.queue(t)
-	for s := range p.live {
-		s.kick()
+	if p.queue(t) {
+		for s := range p.live {
+			s.kick()
+		}
 	}
 }
 
-// queue puts t at the end of those that wait for a stream. Called with mu held.
-func (p *Pool) queue(t *topic) {
-	if !slices.Contains(p.starved, t) {
-		p.starved = append(p.starved, t)
-		p.starving.Store(int32(len(p.starved)))
+// queue puts t at the end of those that wait for a stream, and returns false
+// when it was among them. Called with mu held.
+func (p *Pool) queue(t *topic) bool {
+	if t.queued {
+		return false
 	}
+	t.queued = true
+	p.starved = append(p.starved, t)
+	p.starving.Store(int32(len(p.starved)))
+	return true
 }
 
 // replace opens a stream that is to take over from old.
@@ -82,7 +90,12 @@ func (p *Pool) serve(t *topic, old *stream) {
 	tried := false
 	for old != nil || p.stay(t, tried) {
 		tried = true
-		s, release, err := p.connect(t)
+		if !isStream(p.wire()) {
+			old = p.giveUpReplacing(old)
+			p.request(t)
+			continue
+		}
+		s, release, err := p.connect(t, old)
 		if err == nil && s == nil {
 			old = p.giveUpReplacing(old)
 			continue
@@ -93,13 +106,12 @@ func (p *Pool) serve(t *topic, old *stream) {
 			old = p.giveUpReplacing(old)
 			continue
 		}
-		if old != nil {
-			old.replaced.Store(true)
-			old.kick()
-			old = nil
-		}
 		go s.read.run()
 		s.write()
+		if old != nil && !old.replaced.Load() {
+			p.giveUpReplacing(old)
+		}
+		old, s.replaces = nil, nil
 		switch {
 		case s.spare:
 			p.leave(t, 0)
@@ -138,6 +150,9 @@ func (p *Pool) stay(t *topic, tried bool) bool {
 		p.queue(t)
 		ok = false
 	}
+	if ok && !p.mayPark(t) {
+		ok = false
+	}
 	t.mu.Unlock()
 	p.mu.Unlock()
 	if !ok {
@@ -159,7 +174,9 @@ func (p *Pool) leave(t *topic, counted int) {
 	t.mu.Unlock()
 	for len(p.starved) > 0 && p.active < p.cfg.Streams && p.err == nil && !p.closing.Load() {
 		next := p.starved[0]
+		p.starved[0] = nil
 		p.starved = p.starved[1:]
+		next.queued = false
 		next.mu.Lock()
 		if next.hasWork() {
 			p.startOrQueue(next)
@@ -167,6 +184,9 @@ func (p *Pool) leave(t *topic, counted int) {
 		next.mu.Unlock()
 	}
 	p.starving.Store(int32(len(p.starved)))
+	if p.parking == t && t.idle() {
+		p.unparkLocked()
+	}
 	// Work may have come while this goroutine was on its way out.
 	t.mu.Lock()
 	if t.streams == 0 && t.hasWork() && p.err == nil && !p.closing.Load() {

@@ -4,6 +4,8 @@ import (
 	"maps"
 	"sync"
 	"time"
+
+	"github.com/produce-agent/produce-agent/internal/stream/limit"
 )
 
 // What a wait of the limiter was for.
@@ -27,6 +29,7 @@ type Stats struct {
 	Open      int // streams now
 	InFlight  int // records now
 	PerSecond float64
+	Found     limit.Found // by the cluster's 429s, at present
 	Routes    map[int32]RouteStats
 }
 

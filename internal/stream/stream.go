@@ -24,7 +24,9 @@ const (
 	// server's last chunk before it closes the connection.
 	lastWait = 2 * time.Second
 	// slice is how long a stream keeps its place while other topics wait for
-	// one: with 4 streams 4 POSTs a second, of 25 that a cluster takes.
+	// one: with 4 streams 4 POSTs a second, of 25 that a cluster takes. It keeps
+	// it longer while a place that was given away waits for the budget of POSTs:
+	// one more would only wait there, too.
 	slice = time.Second
 )
 
@@ -39,7 +41,7 @@ const (
 	endRefused  = "refused"
 	endHeld     = "held"
 	endSilent   = "silent"
-	endRequest  = "request" // one request a window, as a buffering endpoint wants it
+	endRequest  = "request" // a request, of which the answer came whole
 	endError    = "error"
 )
 
@@ -50,15 +52,19 @@ type stream struct {
 	p       *Pool
 	t       *topic
 	conn    net.Conn
+	wire    wire
+	link    *link    // of a request; nil for a stream
+	sent    *request // likewise
 	url     *url.URL
 	win     *window
 	born    time.Time
 	jitter  float64 // 0.8..1.2, times age and records at which it is replaced
 	release func()  // lets the next goroutine try, while opens fail
 
+	replaces *stream // ends once this one has brought a report
+
 	limit    streamLimit
 	scratch  []byte
-	single   bool      // one window, then the body ends: the endpoint buffers requests
 	lastSend time.Time // of records
 	spare    bool      // it ends for being idle, and its topic no longer counts it
 	lastBeat time.Time
@@ -70,7 +76,7 @@ type stream struct {
 	replacing atomic.Bool   // a replacement was asked for
 	retireAt  atomic.Int64  // not before this pool time; moves when a replacement failed
 	records   atomic.Int64  // sent
-	replaced  atomic.Bool   // the replacement is connected
+	replaced  atomic.Bool   // the replacement works
 	confirmed atomic.Bool   // a report has come
 	silent    atomic.Bool   // no report came for too long: the body ends here
 	ended     atomic.Int64  // when the last chunk was written, as pool time
@@ -95,8 +101,8 @@ func newStream(p *Pool, t *topic, conn net.Conn) *stream {
 	s := &stream{
 		p: p, t: t, conn: conn, win: newWindow(), born: now, lastSend: now, jitter: 0.8 + 0.4*rand.Float64(),
 		dead: make(chan struct{}), poke: make(chan struct{}, 1),
-		limit:  streamLimit{records: p.cfg.InFlight, bytes: p.cfg.InFlightBytes},
-		single: p.buffered.Load(),
+		limit: streamLimit{records: p.cfg.InFlight, bytes: p.cfg.InFlightBytes},
+		wire:  p.speaks, release: func() {},
 	}
 	s.progress.Store(int64(p.since(now)))
 	s.read.init(s)
@@ -154,17 +160,8 @@ func (s *stream) next() (g segment, ok bool) {
 		if s.over() {
 			return segment{}, false
 		}
-		if s.p.starving.Load() > 0 && time.Since(s.born) > slice {
+		if s.p.starving.Load() > 0 && time.Since(s.born) > slice && s.p.posting.Load() == 0 {
 			s.end(endIdle) // others wait for a stream: this topic goes to the end of the queue
-			return segment{}, false
-		}
-		if s.single && s.records.Load() > 0 {
-			if s.roomy() {
-				if g, ok = s.ready(); ok {
-					return g, true
-				}
-			}
-			s.end(endRequest)
 			return segment{}, false
 		}
 		if !s.roomy() {
@@ -174,20 +171,26 @@ func (s *stream) next() (g segment, ok bool) {
 				s.end(endDrain)
 				return segment{}, false
 			}
+			if s.p.starving.Load() > 0 && !s.confirmed.Load() && s.t.sentAll() {
+				s.end(endIdle) // likewise: others wait for the place
+				return segment{}, false
+			}
 			s.wait(nil, s.win.space)
 			continue
 		}
 		if g, ok = s.t.take(); ok {
 			return g, true
 		}
-		fresh := s.t.fresh
-		if s.t.gated.Load() {
-			fresh = nil
+		if g, ok = s.t.pull(); ok {
+			return g, true
 		}
-		select {
-		case b := <-fresh:
-			return s.t.whole(b), true
-		default:
+		if s.t.gated.Load() && s.t.held() && !s.t.probing() {
+			s.end(endHeld) // it takes none for a while: the place is for others
+			return segment{}, false
+		}
+		fresh := s.t.fresh
+		if s.t.gated.Load() || s.p.ordered { // what is in order is waited for by wake
+			fresh = nil
 		}
 		if s.p.starving.Load() > 0 {
 			s.end(endIdle)
@@ -221,10 +224,6 @@ func (s *stream) over() bool {
 	case s.retire.Load() && !s.replacing.Load():
 		if records, _, _ := s.win.fill(); records == 0 && time.Since(s.lastSend) > time.Second {
 			s.end(endAge) // idle: a replacement would only idle in its place
-			return true
-		}
-		if s.p.cfg.Strict {
-			s.end(endAge) // what is in flight here must be final before the next record goes
 			return true
 		}
 		s.replacing.Store(true)
@@ -266,9 +265,6 @@ func (s *stream) upkeep() {
 	now := time.Now()
 	records, _, _ := s.win.fill()
 	idle := now.Sub(s.lastSend)
-	if records == 0 && now.Sub(s.born) > time.Second {
-		s.release() // it has nothing to prove the endpoint with: let another try
-	}
 	switch {
 	case idle >= s.p.cfg.IdleEnd && records == 0 && s.t.spared():
 		s.spare = true
@@ -288,7 +284,7 @@ func (s *stream) roomy() bool {
 	if records == 0 {
 		return true
 	}
-	if !s.confirmed.Load() && !s.single {
+	if !s.confirmed.Load() {
 		return false
 	}
 	return records < s.limit.records && bytes < s.limit.bytes
@@ -298,16 +294,7 @@ func (s *stream) roomy() bool {
 // returns false when the stream is over; what was not written is put back.
 func (s *stream) send(g segment) bool {
 	for g.records() > 0 {
-		if s.t.behind(g) {
-			s.t.putBack(g)
-			return true
-		}
 		n, size := s.fit(g)
-		if n == 0 && s.single {
-			s.end(endRequest)
-			s.t.putBack(g)
-			return false
-		}
 		if n == 0 {
 			s.wait(nil, s.win.space)
 			if s.over() {
@@ -407,15 +394,7 @@ func (s *stream) ready() (segment, bool) {
 	if g, ok := s.t.take(); ok {
 		return g, true
 	}
-	if s.t.gated.Load() {
-		return segment{}, false
-	}
-	select {
-	case b := <-s.t.fresh:
-		return s.t.whole(b), true
-	default:
-		return segment{}, false
-	}
+	return s.t.pull()
 }
 
 // chunk copies a part of a batch, framed, into the scratch buffer.
@@ -443,7 +422,7 @@ func frame(body []byte) []byte {
 func (s *stream) fit(g segment) (n, size int) {
 	records, bytes, _ := s.win.fill()
 	maxRecords, room := s.limit.records-records, s.limit.bytes-bytes
-	if records > 0 && (maxRecords <= 0 || room <= 0 || !s.confirmed.Load() && !s.single) {
+	if records > 0 && (maxRecords <= 0 || room <= 0 || !s.confirmed.Load()) {
 		return 0, 0
 	}
 	maxBytes := room

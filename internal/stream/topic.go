@@ -1,10 +1,8 @@
 package stream
 
 import (
-	"cmp"
 	"fmt"
 	"net/url"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,25 +34,48 @@ type topic struct {
 	gated       atomic.Bool   // nothing fresh for now
 	raw         atomic.Bool   // batches whose every report is wanted have been submitted
 	proven      atomic.Bool   // reports come
+	alone       atomic.Int64  // so many records go in a request each: one of them may be what a request was refused for
 	troubled    atomic.Bool   // back-off or hold is on: a delivered report ends it
 
+	queued bool // in starved or parked; guarded by Pool.mu
+
 	mu       sync.Mutex
-	streams  int   // serve goroutines
-	taken    int64 // records of fresh batches taken so far
+	streams  int // serve goroutines
 	again    []segment
 	waiting  map[int]*retrySet // by back-off level
-	backlog  int               // bytes in again, waiting and held
-	level    int               // back-off level of throttled records
+	backlog  int               // bytes in again, waiting and held, and of what order keeps
+	order    order
+	level    int // back-off level of throttled records
 	hold     *hold
 	err      error
 	redirect *url.URL // where the last redirect led
 	hops     int
+
+	fails     int       // streams in a row that brought no report while other topics had theirs
+	notBefore time.Time // of the next stream, therefore
+}
+
+// shun counts a stream of t that brought no report while other topics had
+// theirs: the endpoint is well, so nobody else has to wait.
+func (t *topic) shun() (wait time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	wait = t.p.backoff(t.fails)
+	t.fails++
+	t.notBefore = time.Now().Add(wait)
+	return wait
+}
+
+// shunned is how long no stream is to be opened for t.
+func (t *topic) shunned() time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return time.Until(t.notBefore)
 }
 
 // retrySet is the records that become due together.
 type retrySet struct {
 	batches []*record.Batch
-	base    int64 // of its only batch; kept for Strict only
 	timer   *time.Timer
 }
 
@@ -88,44 +109,7 @@ func (t *topic) signal() {
 }
 
 // whole makes a fresh batch a segment.
-func (t *topic) whole(b *record.Batch) segment {
-	g := segment{b: b, to: b.Len()}
-	if t.p.cfg.Strict {
-		t.mu.Lock()
-		g.base = t.taken
-		t.taken += int64(b.Len())
-		t.mu.Unlock()
-	}
-	return g
-}
-
-// behind says whether, with Strict, a record that came before g has to be sent
-// before it.
-func (t *topic) behind(g segment) bool {
-	if !t.p.cfg.Strict || !t.gated.Load() {
-		return false
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if len(t.waiting) > 0 {
-		return true
-	}
-	if h := t.hold; h != nil {
-		if h.probe != nil && h.probe.serial() < g.serial() || len(h.held) > 0 && h.held[0].serial() < g.serial() {
-			return true
-		}
-	}
-	return len(t.again) > 0 && t.again[0].serial() < g.serial()
-}
-
-// joined returns two lists as one, in order of submission with Strict.
-func (t *topic) joined(first, then []segment) []segment {
-	all := append(first, then...)
-	if t.p.cfg.Strict {
-		slices.SortStableFunc(all, func(a, b segment) int { return cmp.Compare(a.serial(), b.serial()) })
-	}
-	return all
-}
+func (t *topic) whole(b *record.Batch) segment { return segment{b: b, to: b.Len()} }
 
 // take returns what is to be sent before anything fresh.
 func (t *topic) take() (segment, bool) {
@@ -140,7 +124,7 @@ func (t *topic) take() (segment, bool) {
 		t.backlog -= g.size()
 		return g, true
 	}
-	if len(t.again) == 0 || t.p.cfg.Strict && len(t.waiting) > 0 {
+	if len(t.again) == 0 {
 		return segment{}, false
 	}
 	g := t.again[0]
@@ -156,7 +140,7 @@ func (t *topic) take() (segment, bool) {
 
 // regate recomputes whether fresh batches may go. Called with mu held.
 func (t *topic) regate() {
-	gated := t.hold != nil || t.backlog > t.p.cfg.InFlightBytes || t.p.cfg.Strict && t.backlog > 0
+	gated := t.hold != nil || t.backlog > t.p.cfg.InFlightBytes
 	if t.gated.Swap(gated) && !gated {
 		for range t.streams { // each of them waits without looking at fresh
 			t.signal()
@@ -175,10 +159,10 @@ func (t *topic) putBack(segments ...segment) {
 		t.backlog += g.size()
 	}
 	if h := t.hold; h != nil {
-		h.held = t.joined(h.held, segments)
+		h.held = append(h.held, segments...)
 		t.probeOn() // the probe's stream broke
 	} else {
-		t.again = t.joined(segments, t.again)
+		t.again = append(segments, t.again...)
 	}
 	t.regate()
 	t.mu.Unlock()
@@ -197,7 +181,7 @@ func (t *topic) retry(g segment, i int, try record.Try, level int) {
 	defer t.mu.Unlock()
 	set := t.waiting[level]
 	if set == nil {
-		set = &retrySet{base: g.base + int64(i)}
+		set = &retrySet{}
 		t.waiting[level] = set
 		if !t.p.closing.Load() { // Stop has ended the timers there were
 			set.timer = time.AfterFunc(t.p.backoff(level), func() { t.due(level, set) })
@@ -222,13 +206,13 @@ func (t *topic) due(level int, set *retrySet) {
 	segments := make([]segment, 0, len(set.batches))
 	for _, b := range set.batches {
 		b.Seal()
-		segments = append(segments, segment{b: b, to: b.Len(), base: set.base, again: true})
+		segments = append(segments, segment{b: b, to: b.Len(), again: true})
 	}
 	if t.hold != nil {
-		t.hold.held = t.joined(t.hold.held, segments)
+		t.hold.held = append(t.hold.held, segments...)
 		t.probeOn() // the probe is among them, or no other may come
 	} else {
-		t.again = t.joined(t.again, segments)
+		t.again = append(t.again, segments...)
 	}
 	t.mu.Unlock()
 	t.signal()
@@ -244,9 +228,9 @@ func (t *topic) block(from segment, i int, try record.Try, v Verdict, code int, 
 	t.troubled.Store(true)
 	t.mu.Lock()
 	t.startHold()
-	g := segment{b: one, to: 1, base: from.base + int64(i), again: true}
+	g := segment{b: one, to: 1, again: true}
 	t.backlog += g.size()
-	t.hold.held = t.joined([]segment{g}, t.hold.held)
+	t.hold.held = append([]segment{g}, t.hold.held...)
 	t.mu.Unlock()
 	t.holdOn(v, code, message)
 }
@@ -354,7 +338,7 @@ func (t *topic) recovered() {
 		if h.probe != nil {
 			t.again = append(t.again, *h.probe)
 		}
-		t.again = t.joined(t.again, h.held)
+		t.again = append(t.again, h.held...)
 	}
 	t.regate()
 	t.mu.Unlock()
@@ -422,7 +406,15 @@ func (t *topic) held() bool {
 	return t.hold != nil
 }
 
-// leftover takes out all that was never settled. Called with mu held.
+// probing says whether a record that probes the topic is ready to be sent.
+func (t *topic) probing() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.hold != nil && t.hold.probe != nil
+}
+
+// leftover takes out all that was never settled, each key's records in their
+// order. Called with mu held.
 func (t *topic) leftover() []segment {
 	all := t.again
 	for _, set := range t.waiting {
@@ -436,6 +428,7 @@ func (t *topic) leftover() []segment {
 			all = append(all, *h.probe)
 		}
 	}
+	all = append(all, t.deferred()...)
 	for len(t.fresh) > 0 {
 		b := <-t.fresh
 		all = append(all, segment{b: b, to: b.Len()})

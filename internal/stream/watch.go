@@ -17,14 +17,29 @@ func (p *Pool) watch() {
 		case <-p.ctx.Done():
 			return
 		case now := <-ticker.C:
-			p.eachStream(func(s *stream) { s.inspect(now) })
+			var silent []*stream
+			p.eachStream(func(s *stream) {
+				s.inspect(now)
+				if s.silent.Load() && !s.confirmed.Load() {
+					silent = append(silent, s)
+				}
+			})
+			for _, s := range silent {
+				p.suspect(s)
+			}
 			if now.Sub(swept) > forgetAfter/4 {
 				swept = now
 				p.forget(now)
 			}
+			p.links.sweep(now)
 		}
 	}
 }
+
+// proveWithin is how long a stream may be the only one that tries while opens
+// fail. One that has nothing to send, or whose topic alone falls silent, would
+// keep all others from an endpoint that is well.
+const proveWithin = time.Second
 
 // inspect is the watch's look at one stream.
 func (s *stream) inspect(now time.Time) {
@@ -40,11 +55,19 @@ func (s *stream) inspect(now time.Time) {
 			return
 		}
 	}
-	if !s.confirmed.Load() && records > 0 && now.Sub(oldest) > s.p.cfg.Silence && !s.silent.Swap(true) {
+	if now.Sub(s.born) > proveWithin {
+		s.release()
+	}
+	if !s.confirmed.Load() && records > 0 && now.Sub(oldest) > s.p.cfg.Silence &&
+		(s.link == nil || !s.t.proven.Load()) && !s.silent.Swap(true) {
 		// A server blocks for up to a minute on a topic that is not there; and
 		// what buffers requests answers only once the body has ended.
 		s.p.wg.Add(1)
 		go s.p.explainSilence(s.t)
+	}
+	if s.link != nil {
+		s.kick()
+		return // its connection is replaced between two requests
 	}
 	cfg := s.p.cfg
 	old := cfg.RotateAfter > 0 && now.Sub(s.born) > jittered(cfg.RotateAfter, s.jitter)
@@ -65,14 +88,10 @@ func (p *Pool) explainSilence(t *topic) {
 	text := fmt.Sprintf("does not exist on cluster %s, and was not created by producing to it (create the topic, or check its name)", p.target.ClusterID)
 	if p.cfg.OneShot {
 		t.fail(&TopicError{Topic: t.name, Text: text})
-		p.eachStream(func(s *stream) {
-			if s.t == t {
-				s.abort(endHeld)
-			}
-		})
+		p.abortTopic(t)
 		return
 	}
-	p.warn("held:"+t.name, "no delivery report yet", "topic", t.name, "error", text)
+	p.park(t, text)
 }
 
 func jittered(d time.Duration, factor float64) time.Duration {

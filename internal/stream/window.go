@@ -14,11 +14,7 @@ type segment struct {
 	from, to int
 	sent     time.Time // when it entered the window
 	again    bool      // its records were sent before
-	base     int64     // record i of b is the topic's base+i th; kept for Strict only
 }
-
-// serial is the place of g's first record in the order of submission.
-func (g segment) serial() int64 { return g.base + int64(g.from) }
 
 func (g segment) records() int { return g.to - g.from }
 

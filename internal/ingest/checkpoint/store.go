@@ -128,7 +128,7 @@ type Store struct {
 	damaged bool
 
 	changed atomic.Bool
-	since   atomic.Int64  // nanoseconds since 1970 of the first change not written; 0: none
+	since   atomic.Int64  // nanoseconds since opened of the first change not written; 0: none
 	wake    chan struct{} // one place
 	quit    chan struct{}
 	done    chan struct{}
@@ -248,7 +248,7 @@ func (s *Store) Age() time.Duration {
 	if since == 0 {
 		return 0
 	}
-	return max(time.Since(time.Unix(0, since)), 0)
+	return time.Since(s.opened) - time.Duration(since)
 }
 
 // Err returns why the last write did not succeed, nil when it did.
@@ -263,7 +263,7 @@ func (s *Store) touch() {
 	if s.changed.Load() || s.changed.Swap(true) {
 		return
 	}
-	s.since.CompareAndSwap(0, time.Now().UnixNano())
+	s.since.CompareAndSwap(0, max(1, int64(time.Since(s.opened))))
 	select {
 	case s.wake <- struct{}{}:
 	default:

@@ -110,7 +110,14 @@ func (c *conn) serve() {
 	_ = c.l.srv.ServeConn(c) // what went wrong the client was told; it closes c
 }
 
-func (c *conn) touch() { c.last.Store(time.Now().UnixNano()) }
+// started is what the times of the atomics count from.
+var started = time.Now().Add(-time.Second) // no time is 0, which means none
+
+// sinceStart is t in nanoseconds by the clock that nobody sets: a wall clock
+// that jumps must neither end what just began nor keep alive what is dead.
+func sinceStart(t time.Time) int64 { return int64(t.Sub(started)) }
+
+func (c *conn) touch() { c.last.Store(sinceStart(time.Now())) }
 
 // resume makes a connection whose stream is over ready for the next request.
 // rest reads through the buffer of the server that had it: what is in there is

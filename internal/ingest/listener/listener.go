@@ -17,6 +17,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -234,7 +235,11 @@ func (l *Listener) accept() error {
 			return err
 		}
 		l.setTrouble("accept", fmt.Errorf("take a connection: %w", err))
-		l.quiet.Warn("accept", "cannot take a connection; trying again", "error", err, "wait", wait)
+		what := "cannot take a connection; trying again"
+		if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+			what += "; raise the limit of open files, or lower max_connections"
+		}
+		l.quiet.Warn("accept", what, "error", err, "wait", wait)
 		select {
 		case <-time.After(wait):
 		case <-l.stop:

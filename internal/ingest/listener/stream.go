@@ -32,7 +32,7 @@ const streamBuffer = 32 << 10
 type slot struct {
 	final  bool
 	size   int32
-	since  int64  // Unix ns
+	since  int64  // sinceStart
 	report []byte // as it goes out, when final; the cluster's own, before
 }
 
@@ -71,7 +71,7 @@ type stream struct {
 	pieces []piece
 	began  time.Time // of a record that is not whole; zero: none
 
-	// partial is when the record being waited for began, Unix ns, 0 while none is;
+	// partial is when the record being waited for began, as sinceStart, 0 while none is;
 	// and partFrom how many bytes the connection had then.
 	partial  atomic.Int64
 	partFrom atomic.Int64
@@ -280,7 +280,7 @@ func (s *stream) mark(came time.Time) {
 	} else {
 		s.began = s.began.Add(now.Sub(came))
 	}
-	s.partial.Store(s.began.UnixNano())
+	s.partial.Store(sinceStart(s.began))
 }
 
 // makeRoom makes place to read into. A long record borrows all that it may need
@@ -504,7 +504,7 @@ func (s *stream) add(size int) int64 {
 	s.next++
 	s.bytes += int64(size)
 	o := s.at(seq)
-	o.final, o.size, o.since, o.report = false, int32(size), time.Now().UnixNano(), o.report[:0]
+	o.final, o.size, o.since, o.report = false, int32(size), sinceStart(time.Now()), o.report[:0]
 	return seq
 }
 

@@ -123,12 +123,12 @@ func (s *stream) watch(now time.Time) {
 	s.mu.Unlock()
 	if began := s.partial.Load(); began != 0 {
 		came := s.c.read.Load() - s.partFrom.Load()
-		if now.Sub(time.Unix(0, began)) > cfg.HeaderTimeout+time.Duration(came)*(time.Second/bodyRate) {
+		if time.Duration(sinceStart(now)-began) > cfg.HeaderTimeout+time.Duration(came)*(time.Second/bodyRate) {
 			s.interrupt("java.util.concurrent.TimeoutException: a record did not come to its end in time")
 			return
 		}
 	}
-	if idle := now.Sub(time.Unix(0, s.c.last.Load())); owed == 0 && idle >= cfg.IdleTimeout {
+	if idle := time.Duration(sinceStart(now) - s.c.last.Load()); owed == 0 && idle >= cfg.IdleTimeout {
 		s.interrupt("java.util.concurrent.TimeoutException: Idle timeout expired: " + ms(idle) + "/" + ms(cfg.IdleTimeout) + " ms")
 	}
 }
@@ -145,7 +145,7 @@ func (s *stream) expire(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var report []byte
-	for s.base < s.next && now.UnixNano()-s.at(s.base).since >= int64(limit) {
+	for s.base < s.next && sinceStart(now)-s.at(s.base).since >= int64(limit) {
 		if report == nil {
 			report = failed(50003, "Expiring 1 record(s) for "+s.topic+": "+ms(limit)+
 				" ms has passed: its fate is not known yet. It may still be delivered; sending it again may make a duplicate")

@@ -7,7 +7,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/produce-agent/produce-agent/internal/ingest"
@@ -429,6 +431,9 @@ func (t *Tail) problem(path, what string, err error) {
 	t.errors.Add(1)
 	if errors.Is(err, fs.ErrPermission) {
 		what += "; let the agent's user read it"
+	}
+	if (errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)) && !strings.Contains(what, "raise") {
+		what += "; raise the limit of open files"
 	}
 	t.log.Error(what, "input", t.cfg.Name, "file", path, "error", err)
 }

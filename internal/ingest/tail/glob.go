@@ -189,10 +189,10 @@ func (t *Tail) find() []place {
 	seen := map[string]bool{}
 	for _, r := range t.roots {
 		if err := r.refresh(); err != nil {
-			t.problem(r.dir, "cannot read a directory of the include list; it is tried again", err)
+			t.problem(r.dir+"/", "cannot read a directory of the include list; it is tried again", err)
 			continue
 		}
-		t.well(r.dir)
+		t.well(r.dir + "/") // a name of its own: descend tells of the same directory
 	}
 	for i := range t.patterns {
 		p := &t.patterns[i]

@@ -20,7 +20,7 @@ type kept struct {
 // that is away, perhaps for days, in which files come, are rotated and go. What
 // it returns ends that. Nothing of t's files is changed in between.
 func (t *Tail) letIn() (end func()) {
-	t.heldUp.Store(time.Now().UnixNano())
+	t.heldUp.Store(max(1, int64(time.Since(t.began))))
 	t.mu.Unlock()
 	return func() {
 		t.heldUp.Store(0)
@@ -39,7 +39,7 @@ func (t *Tail) keep(ctx context.Context) {
 			return
 		}
 		since := t.heldUp.Load()
-		if since == 0 || time.Since(time.Unix(0, since)) < t.cfg.Poll || !t.mu.TryLock() {
+		if since == 0 || time.Since(t.began)-time.Duration(since) < t.cfg.Poll || !t.mu.TryLock() {
 			continue
 		}
 		if t.heldUp.Load() != 0 {

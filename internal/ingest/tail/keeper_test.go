@@ -21,7 +21,7 @@ func TestRotatedWhileHeldUp(t *testing.T) {
 		return len(r.tail.keeping)
 	}
 	r.until("the reader is held up", func() bool {
-		return r.tail.heldUp.Load() != 0 && time.Since(time.Unix(0, r.tail.heldUp.Load())) > 50*time.Millisecond
+		return r.tail.heldUp.Load() != 0 && time.Since(r.tail.began)-time.Duration(r.tail.heldUp.Load()) > 50*time.Millisecond
 	})
 	for i := range 5 {
 		for n := i; n >= 1; n-- { // as logrotate does

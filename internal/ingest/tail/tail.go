@@ -46,7 +46,8 @@ type Tail struct {
 	bytes, lag, errors, refused atomic.Int64
 	openNow, knownNow           atomic.Int64
 
-	heldUp atomic.Int64 // since when the reader may wait in the Router, nanoseconds since 1970; 0: it does not
+	heldUp atomic.Int64 // since when the reader may wait in the Router, nanoseconds since began; 0: it does not
+	began  time.Time    // when it was made
 
 	// mu is Run's but while it may wait in the Router: then the keeper's. It
 	// guards all below.
@@ -101,7 +102,8 @@ func New(cfg Config, router *ingest.Router, reg ingest.Registry, store *checkpoi
 		return nil, err
 	}
 	t := &Tail{
-		cfg: cfg, router: router, reg: reg, store: store, in: store.Input(cfg.Name), log: log,
+		began: time.Now(),
+		cfg:   cfg, router: router, reg: reg, store: store, in: store.Input(cfg.Name), log: log,
 		roots: map[string]*root{}, byKey: map[key]*file{}, byPath: map[string]*file{}, keeping: map[key]*kept{},
 		dirs: map[string]bool{}, names: map[string][]string{}, looked: map[key]looked{}, copies: map[key]*file{}, early: map[key]bool{}, problems: map[string]string{},
 		first: true, rescan: true, buf: make([]byte, readBuffer), quiet: quiet, limit: cfg.MaxOpen,

@@ -1,152 +1,11 @@
-// Package limit is the arithmetic of a cluster's limits: budgets for POSTs,
-// records and bytes a second, and the search for the rate that is really there
-// when a server answers 429.
-//
-// Nothing here sleeps or reads a clock: every call is told the time, which is
-// monotonic wherever the caller has it from time.Now.
 package limit
 
 import (
-	"fmt"
 	"math"
-	"sort"
-	"strconv"
-	"strings"
+	"math/rand/v2"
 	"sync"
 	"time"
 )
-
-// Profile holds what a cluster of one type takes. Zero means no limit.
-//
-// Source: Confluent Cloud documentation, "Kafka cluster types", Kafka REST
-// Produce v3 rows. Megabytes are 10^6 bytes.
-type Profile struct {
-	Name         string
-	Connections  float64 // POSTs a second
-	Records      float64 // records a second
-	Bytes        float64 // bytes of records a second
-	MessageBytes int     // one message
-}
-
-var profiles = map[string]Profile{
-	"none":       {Name: "none"},
-	"basic":      {Name: "basic", Connections: 25, Records: 1000, Bytes: 10e6, MessageBytes: 8e6},
-	"standard":   {Name: "standard", Connections: 25, Records: 1000, Bytes: 10e6, MessageBytes: 8e6},
-	"enterprise": {Name: "enterprise", Connections: 25, Records: 1000, Bytes: 10e6, MessageBytes: 8e6},
-	"freight":    {Name: "freight", Connections: 25, Records: 1000, Bytes: 10e6, MessageBytes: 8e6},
-}
-
-// What one CKU of a dedicated cluster takes, and the most CKUs there are.
-const (
-	ckuConnections = 300
-	ckuRecords     = 3000
-	ckuBytes       = 50e6
-	maxCKU         = 152
-)
-
-// ParseProfile returns the profile of that name: none, basic, standard,
-// enterprise, freight, or dedicated:N for N CKUs.
-func ParseProfile(name string) (Profile, error) {
-	if p, ok := profiles[strings.ToLower(name)]; ok {
-		return p, nil
-	}
-	if n, ok := strings.CutPrefix(strings.ToLower(name), "dedicated:"); ok {
-		cku, err := strconv.Atoi(n)
-		if err != nil || cku < 1 || cku > maxCKU {
-			return Profile{}, fmt.Errorf("limits %q: dedicated:N wants N CKUs, 1..%d", name, maxCKU)
-		}
-		c := float64(cku)
-		return Profile{
-			Name: "dedicated:" + n, Connections: ckuConnections * c, Records: ckuRecords * c,
-			Bytes: ckuBytes * c, MessageBytes: 20e6,
-		}, nil
-	}
-	names := make([]string, 0, len(profiles)+1)
-	for n := range profiles {
-		names = append(names, n)
-	}
-	sort.Strings(names)
-	return Profile{}, fmt.Errorf("limits %q: no such profile; there are %s and dedicated:CKU", name, strings.Join(names, ", "))
-}
-
-// ForHost names the profile a host gets that was given none: basic for
-// Confluent Cloud, whose every cluster type allows at least that, else none.
-func ForHost(host string) string {
-	if IsConfluentCloud(host) {
-		return "basic"
-	}
-	return "none"
-}
-
-// IsConfluentCloud says whether host is one of Confluent Cloud's.
-func IsConfluentCloud(host string) bool {
-	host = strings.ToLower(strings.TrimSuffix(host, "."))
-	return strings.HasSuffix(host, ".confluent.cloud") || strings.HasSuffix(host, ".confluent-cloud.com")
-}
-
-// String says what the profile allows, in an operator's words.
-func (p Profile) String() string {
-	if p.Connections == 0 && p.Records == 0 && p.Bytes == 0 {
-		return p.Name
-	}
-	return fmt.Sprintf("%s (%g POSTs/s, %g records/s, %g MB/s, messages up to %d MB)",
-		p.Name, p.Connections, p.Records, p.Bytes/1e6, p.MessageBytes/1e6)
-}
-
-// burstShare is the part of a second's budget that may go out at once. With a
-// fiftieth no second holds more than 1.02 times the limit.
-const burstShare = 0.02
-
-// budget is a token bucket with debt: what is asked for is always granted, and
-// the answer is how long to wait first.
-type budget struct {
-	rate  float64 // a second; 0: no limit
-	burst float64
-	level float64 // negative: owed
-	last  time.Time
-}
-
-func newBudget(rate, share float64) budget {
-	burst := max(1, rate*share)
-	return budget{rate: rate, burst: burst, level: burst}
-}
-
-func (b *budget) take(now time.Time, n float64) time.Duration {
-	if b.rate == 0 {
-		return 0
-	}
-	b.refill(now)
-	b.level -= n
-	if b.level >= 0 {
-		return 0
-	}
-	return time.Duration(-b.level / b.rate * float64(time.Second))
-}
-
-// sendAfter says that the n just taken go out only after wait, for another
-// budget has less: what the bucket would have gained past its brim by then is
-// lost, or those who wait together would all go at once.
-func (b *budget) sendAfter(wait time.Duration, n float64) {
-	b.level = min(b.level, max(0, b.burst-n)-b.rate*wait.Seconds())
-}
-
-func (b *budget) refill(now time.Time) {
-	if b.last.IsZero() {
-		b.last = now
-	}
-	if dt := now.Sub(b.last); dt > 0 {
-		b.level = min(b.burst, b.level+b.rate*dt.Seconds())
-		b.last = now
-	}
-}
-
-func (b *budget) setRate(now time.Time, rate, share float64) {
-	b.refill(now)
-	b.rate = rate
-	b.burst = max(1, rate*share)
-	b.level = min(b.level, b.burst)
-	b.last = now
-}
 
 // Limiter keeps all that goes to one cluster inside its profile, and below it
 // while the server says 429.
@@ -156,49 +15,92 @@ type Limiter struct {
 	profile Profile
 
 	mu    sync.Mutex
-	posts budget
-	recs  budget
-	bytes budget
+	now   time.Time // the latest that was told
+	posts posts
+	recs  searched
+	bytes searched
 
-	found     float64   // records/s the server's 429s have shown; 0: no 429 yet
-	cutAt     time.Time // when found was last set by a 429
-	cutGood   float64   // the share of good reports that led to it
+	cutAt     time.Time // when a 429 last changed a rate
+	cutGood   float64   // the share of good reports before the cuts that followed one another
+	vain      int       // how many of them were seen not to help
+	since     counts    // of what was sent after the last
 	deafUntil time.Time // cutting was seen not to help: 429s are not our rate's doing
-	climbAt   time.Time // when found was last raised
+	climbAt   time.Time
 	last429   time.Time
 	start     time.Time // the slots count from here
-	slots     [windowSlots]slot
+	slots     [maxSlots]slot
 }
 
-// The reports of the last half second, in tenths: what a cut is decided by.
+// The reports of the last half second, in tenths, are what a cut is decided by;
+// up to five seconds of them where they are few.
 const (
 	windowSlots = 5
+	maxSlots    = 50
 	slotLength  = 100 * time.Millisecond
+	enough      = 10 // delivered records that tell a rate
 )
 
+type counts struct{ delivered, throttled, bytes, throttledBytes float64 }
+
+func (c *counts) add(o counts) {
+	c.delivered, c.throttled = c.delivered+o.delivered, c.throttled+o.throttled
+	c.bytes, c.throttledBytes = c.bytes+o.bytes, c.throttledBytes+o.throttledBytes
+}
+
 type slot struct {
-	index                int64
-	delivered, throttled int
+	index   int64
+	largest float64 // bytes of one call
+	counts
 }
 
 // New returns a limiter for a profile; all zero limits nothing until a server
 // says 429.
 func New(p Profile) *Limiter {
-	l := &Limiter{profile: p, recs: newBudget(p.Records, burstShare), bytes: newBudget(p.Bytes, burstShare)}
-	// POSTs arrive one by one, so evenly spaced at a little under the rate: a
-	// sliding window of one second on the other side must never see one more.
-	l.posts = newBudget(p.Connections*0.96, 0)
-	return l
+	return &Limiter{
+		profile: p, posts: newPosts(p, rand.Float64),
+		recs:  newSearched(p.Records, leastRecords, mostRecords),
+		bytes: newSearched(p.Bytes, leastBytes, mostBytes),
+	}
 }
 
 // Profile returns what the limiter was made with.
 func (l *Limiter) Profile() Profile { return l.profile }
 
-// Open reserves one POST and returns how long to wait before sending it.
-func (l *Limiter) Open(now time.Time) time.Duration {
+// Found is what a cluster's 429s have shown to be there, a second. Zero: none
+// came, or all of the profile is there again.
+type Found struct{ Connections, Records, Bytes float64 }
+
+// Found returns what is searched for at present.
+func (l *Limiter) Found() (f Found) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.posts.take(now, 1)
+	if l.posts.found {
+		f.Connections = l.posts.rate
+	}
+	if l.recs.found {
+		f.Records = l.recs.rate
+	}
+	if l.bytes.found {
+		f.Bytes = l.bytes.rate
+	}
+	return f
+}
+
+// tick takes the time. One that is far before the last is another clock's:
+// everything counts from there then, and nothing waits for the old one.
+// Called with mu held, as all below that is not exported.
+func (l *Limiter) tick(now time.Time) {
+	if now.Before(l.now.Add(-time.Second)) {
+		l.posts.rebase(now)
+		l.recs.last, l.bytes.last = now, now
+		l.cutAt, l.climbAt, l.last429, l.deafUntil = now, now, now, now
+		l.vain, l.since = 0, counts{}
+		l.start, l.slots = now, [maxSlots]slot{}
+		l.now = now
+	}
+	if now.After(l.now) {
+		l.now = now
+	}
 }
 
 // Take reserves n records of that many bytes and returns how long to wait
@@ -207,12 +109,11 @@ func (l *Limiter) Open(now time.Time) time.Duration {
 func (l *Limiter) Take(now time.Time, n, bytes int) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.tick(now)
 	if l.recs.rate == 0 && l.bytes.rate == 0 {
 		return 0
 	}
-	if l.found > 0 {
-		l.climb(now)
-	}
+	l.climb(now)
 	wait := max(l.recs.take(now, float64(n)), l.bytes.take(now, float64(bytes)))
 	if wait > 0 {
 		l.recs.sendAfter(wait, float64(n))
@@ -225,8 +126,8 @@ func (l *Limiter) Take(now time.Time, n, bytes int) time.Duration {
 func (l *Limiter) Give(n, bytes int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.recs.level = min(l.recs.burst, l.recs.level+float64(n))
-	l.bytes.level = min(l.bytes.burst, l.bytes.level+float64(bytes))
+	l.recs.give(float64(n))
+	l.bytes.give(float64(bytes))
 }
 
 // Quantum returns the most records and bytes to send at once: one per cent of
@@ -250,24 +151,29 @@ func (l *Limiter) PerSecond() float64 {
 	return l.recs.rate
 }
 
-// Delivered tells of n good reports.
-func (l *Limiter) Delivered(now time.Time, n int) {
+// Delivered tells of n good reports, of records of that many bytes together.
+func (l *Limiter) Delivered(now time.Time, n, bytes int) {
 	l.mu.Lock()
-	l.slot(now).delivered += n
+	l.count(now, counts{delivered: float64(n), bytes: float64(bytes)})
 	l.mu.Unlock()
 }
 
-// slot returns the counts of the present tenth of a second.
-func (l *Limiter) slot(now time.Time) *slot {
+// count adds to the present tenth of a second.
+func (l *Limiter) count(now time.Time, c counts) {
+	l.tick(now)
 	if l.start.IsZero() {
 		l.start = now
 	}
 	i := max(0, int64(now.Sub(l.start)/slotLength)) // the clock was read before the lock was had
-	s := &l.slots[i%windowSlots]
+	s := &l.slots[i%maxSlots]
 	if s.index != i {
 		*s = slot{index: i}
 	}
-	return s
+	s.add(c)
+	s.largest = max(s.largest, c.bytes)
+	if now.Sub(l.cutAt) >= settles {
+		l.since.add(c)
+	}
 }
 
 // The search for the rate that is there. A 429 brings the rate to a little
@@ -275,86 +181,141 @@ func (l *Limiter) slot(now time.Time) *slot {
 // fiftieth in the first second and twice as much in each that follows. A server
 // that limits the rate delivers as much as before after a cut and refuses less
 // of it; where the share of good reports stays what it was, the rate was not
-// the cause: the cut is taken back and none is made for a while.
+// the cause: the cuts are taken back and none is made for a while.
+//
+// A report does not say whether records or bytes were too many. Of that is cut
+// what came nearer to its limit within the last five seconds, or both where both
+// came as near. Whichever it is, the other follows it while records stay as large
+// as they are.
 const (
-	firstLook    = 250 * time.Millisecond // of counts before the first cut
-	cutEvery     = time.Second
-	cutTo        = 0.97
-	climbBy      = 0.02
-	climbMost    = 0.5
-	climbDeaf    = 0.2
-	judgeWithin  = 3 * time.Second
-	helped       = 1.2 // times the good share before
-	helpedLeast  = 0.01
-	helpedEnough = 0.9
-	takeBack     = 2
-	deafFor      = 5 * time.Second
-	leastPer     = 1 // records/s; never stop asking
+	firstLook   = 250 * time.Millisecond // of counts before the first cut
+	cutEvery    = time.Second
+	settles     = 250 * time.Millisecond // what was in flight at a cut is reported
+	cutTo       = 0.97
+	climbBy     = 0.02
+	climbMost   = 0.5
+	climbDeaf   = 0.2
+	judgeWithin = 3 * time.Second
+	judgeFrom   = 0.75 // of the rates left: smaller cuts show too little
+	judgeLeast  = 20   // reports since the last cut
+	vainTwice   = 2    // once may be chance
+	helped      = 0.4  // of what a cut does to a server that limits the rate
+	deafFor     = 5 * time.Second
+	alike       = 0.75 // the part of the more used limit from which the other is cut as well
+
+	leastRecords = 1    // a second; never stop asking
+	leastBytes   = 64e3 // likewise: a record of 8 MB is let go within two minutes
+	mostRecords  = 1e7  // above it no server's limit was found
+	mostBytes    = 10e9
 )
 
-// Throttled tells of n reports that said 429. It returns true when the rate
-// was lowered for them.
-func (l *Limiter) Throttled(now time.Time, n int) bool {
+// Throttled tells of n reports that said 429, of records of that many bytes. It
+// returns true when a rate was lowered for them.
+func (l *Limiter) Throttled(now time.Time, n, bytes int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.slot(now).throttled += n
+	l.count(now, counts{throttled: float64(n), throttledBytes: float64(bytes)})
 	l.last429 = now
-	if now.Sub(l.start) < firstLook || !l.cutAt.IsZero() && now.Sub(l.cutAt) < cutEvery {
+	if now.Sub(l.start) < firstLook {
+		l.glance(now)
 		return false
 	}
-	delivered, throttled, seconds := l.window(now)
-	good := delivered / (throttled + delivered)
-	judged := !l.cutAt.IsZero() && now.Sub(l.cutAt) < judgeWithin
+	if !l.cutAt.IsZero() && now.Sub(l.cutAt) < cutEvery {
+		return false
+	}
+	if now.Before(l.deafUntil) {
+		return false
+	}
+	w, seconds := l.window(now, windowSlots)
+	good := w.delivered / (w.throttled + w.delivered)
+	series := !l.cutAt.IsZero() && now.Sub(l.cutAt) < judgeWithin
+	if series {
+		good = l.since.delivered / max(1, l.since.throttled+l.since.delivered)
+	}
+	sent, size := (w.delivered+w.throttled)/seconds, (w.bytes+w.throttledBytes)/seconds
+	left := l.left()
 	switch {
-	case now.Before(l.deafUntil):
-		return false
-	case judged && good < max(helped*l.cutGood, l.cutGood+helpedLeast) && good < helpedEnough:
+	case !series, left > judgeFrom && l.vain == 0 && good < l.cutGood: // what came of the last cut does not show yet
+		l.begin(good, sent, size)
+	case left > judgeFrom || l.since.delivered+l.since.throttled < judgeLeast: // too little to see
+	case good >= l.cutGood+helped*(min(1, l.cutGood/left)-l.cutGood):
+		l.begin(good, sent, size)
+	default:
+		l.vain++
+	}
+	l.cutAt, l.climbAt, l.since = now, now, counts{}
+	if l.vain == vainTwice {
 		l.deafUntil = now.Add(deafFor)
-		l.cutAt = now
-		l.setFound(now, l.found*takeBack)
+		l.recs.takeBack(now)
+		l.bytes.takeBack(now)
+		l.begin(good, sent, size)
 		return false
 	}
-	l.cutAt, l.cutGood = now, good
-	rate := delivered / seconds * cutTo
-	if l.recs.rate > 0 {
-		rate = min(rate, l.recs.rate*cutTo)
-	}
-	l.setFound(now, max(leastPer, rate))
+	l.cut(now, w, seconds)
 	return true
 }
 
-// window adds up the slots that are not over.
-func (l *Limiter) window(now time.Time) (delivered, throttled, seconds float64) {
-	newest := int64(now.Sub(l.start) / slotLength)
-	for _, s := range l.slots {
-		if newest-s.index < windowSlots {
-			delivered += float64(s.delivered)
-			throttled += float64(s.throttled)
-		}
-	}
-	window := (windowSlots-1)*slotLength + (now.Sub(l.start) % slotLength)
-	return delivered, throttled, min(window, now.Sub(l.start)).Seconds()
+// begin starts a series of cuts: what they lead to is compared with now.
+func (l *Limiter) begin(good, records, bytes float64) {
+	l.cutGood, l.vain = good, 0
+	l.recs.begin(records)
+	l.bytes.begin(bytes)
 }
 
-// climb raises the found rate, up to the profile's; with no profile it goes on
+// left is the part of the rates that the series of cuts has left.
+func (l *Limiter) left() float64 { return min(l.recs.left(), l.bytes.left()) }
+
+// cut lowers what is used most.
+func (l *Limiter) cut(now time.Time, w counts, seconds float64) {
+	long, within := l.window(now, maxSlots)
+	useRecords, useBytes := l.recs.use(long.delivered/within), l.bytes.use(long.bytes/within)
+	most, sure := max(useRecords, useBytes), w.delivered >= enough
+	if useRecords >= alike*most {
+		l.recs.cut(now, w.delivered/seconds, sure)
+	}
+	if useBytes >= alike*most {
+		l.bytes.cut(now, w.bytes/seconds, sure)
+	}
+}
+
+// glance paces what nothing has paced so far, until there was a look at what
+// the server takes: without it a whole window of each stream would be refused.
+func (l *Limiter) glance(now time.Time) {
+	if l.recs.limit > 0 || l.bytes.limit > 0 {
+		return
+	}
+	w, seconds := l.window(now, windowSlots)
+	l.climbAt = now
+	l.recs.set(now, max(enough, w.delivered)/max(seconds, 0.02))
+}
+
+// window adds up the newest slots, that many at least, and further ones back
+// until they hold enough to tell a rate.
+func (l *Limiter) window(now time.Time, least int64) (c counts, seconds float64) {
+	newest := max(0, int64(now.Sub(l.start)/slotLength))
+	n, largest := int64(0), 0.0
+	for ; n < maxSlots && n <= newest && (n < least || c.delivered < enough || c.bytes < enough*largest); n++ {
+		if s := &l.slots[(newest-n)%maxSlots]; s.index == newest-n {
+			c.add(s.counts)
+			largest = max(largest, s.largest)
+		}
+	}
+	length := time.Duration(n-1)*slotLength + now.Sub(l.start)%slotLength
+	return c, max(length, slotLength/10).Seconds()
+}
+
+// climb raises what was found, up to the profile's; with no profile it goes on
 // rising until the next 429.
 func (l *Limiter) climb(now time.Time) {
 	dt := now.Sub(l.climbAt)
-	if dt < slotLength {
+	if dt < slotLength || !l.recs.found && !l.bytes.found {
 		return
 	}
 	by := climbDeaf
 	if !now.Before(l.deafUntil) {
 		by = min(climbMost, climbBy*math.Exp2(now.Sub(l.last429).Seconds()))
 	}
-	l.setFound(now, l.found+max(leastPer, l.found*by)*min(dt.Seconds(), 1))
-}
-
-// setFound makes rate the one in force; at the profile's the search is over.
-func (l *Limiter) setFound(now time.Time, rate float64) {
-	l.found, l.climbAt = rate, now
-	if l.profile.Records > 0 && rate >= l.profile.Records {
-		l.found, rate = 0, l.profile.Records
-	}
-	l.recs.setRate(now, rate, burstShare)
+	l.climbAt = now
+	l.recs.climb(now, by, min(dt, time.Second))
+	l.bytes.climb(now, by, min(dt, time.Second))
 }

@@ -205,17 +205,23 @@ func TestGive(t *testing.T) {
 	p, _ := ParseProfile("basic")
 	l := New(p)
 	l.Take(epoch, 20, 0)
-	if d := l.Take(epoch, 500, 0); d != 500*time.Millisecond {
-		t.Fatalf("500 records behind a full burst wait %s", d)
+	if d := l.Take(epoch, 500, 0); d != 20*time.Millisecond {
+		t.Fatalf("500 records behind a full burst wait %s, want for the next one", d)
 	}
+	if d := l.Take(epoch, 1, 0); d != 501*time.Millisecond {
+		t.Fatalf("one record behind 500 waits %s", d)
+	}
+	l.Give(1, 0)
 	l.Give(500, 0)
 	if d := l.Take(epoch.Add(500*time.Millisecond), 20, 0); d != 0 {
 		t.Errorf("20 records after 500 were given back and their time went by wait %s", d)
 	}
+	l = New(p)
+	l.Take(epoch, 20, 0)
 	for range 10 { // what was never taken cannot be had twice
 		l.Give(1000, 1<<20)
 	}
-	if d := l.Take(epoch.Add(500*time.Millisecond), 30, 0); d < 10*time.Millisecond {
+	if d := l.Take(epoch.Add(500*time.Millisecond), 20, 0) + l.Take(epoch.Add(500*time.Millisecond), 10, 0); d < 10*time.Millisecond {
 		t.Errorf("giving back made a burst: 30 records wait %s", d)
 	}
 }
@@ -254,10 +260,10 @@ func ship(l *Limiter, s *server, from, until time.Duration, quantum int) float64
 		now += max(d, 50*time.Microsecond)
 		good, bad := s.take(now, quantum)
 		if good > 0 {
-			l.Delivered(epoch.Add(now), good)
+			l.Delivered(epoch.Add(now), good, 200*good)
 		}
 		if bad > 0 {
-			l.Throttled(epoch.Add(now), bad)
+			l.Throttled(epoch.Add(now), bad, 200*bad)
 		}
 	}
 	return float64(s.taken-before) / (until - from).Seconds()
@@ -303,8 +309,8 @@ func TestRecoversFromStorm(t *testing.T) {
 	for now < 30*time.Second { // half of all records are refused, whatever the rate
 		d := l.Take(epoch.Add(now), 2, 400)
 		now += max(d, 50*time.Microsecond)
-		l.Delivered(epoch.Add(now), 1)
-		l.Throttled(epoch.Add(now), 1)
+		l.Delivered(epoch.Add(now), 1, 200)
+		l.Throttled(epoch.Add(now), 1, 200)
 	}
 	if r := l.PerSecond(); r < 1 {
 		t.Errorf("the rate fell to %g", r)
@@ -317,15 +323,16 @@ func TestRecoversFromStorm(t *testing.T) {
 	}
 }
 
-// 429s among the very first reports start no search: there is no rate to see.
+// 429s among the very first reports cut nothing, for there is no rate to see:
+// they are only paced by what was delivered until then.
 func TestFirst429(t *testing.T) {
 	l := New(Profile{Name: "none"})
-	l.Delivered(epoch, 20)
-	if l.Throttled(epoch.Add(20*time.Millisecond), 5) || l.PerSecond() != 0 {
+	l.Delivered(epoch, 20, 4000)
+	if l.Throttled(epoch.Add(20*time.Millisecond), 5, 1000) || l.PerSecond() != 1000 {
 		t.Errorf("25 reports within 20 ms cut the rate to %g", l.PerSecond())
 	}
-	l.Delivered(epoch.Add(400*time.Millisecond), 380)
-	if !l.Throttled(epoch.Add(400*time.Millisecond), 20) {
+	l.Delivered(epoch.Add(400*time.Millisecond), 380, 76000)
+	if !l.Throttled(epoch.Add(400*time.Millisecond), 20, 4000) {
 		t.Error("5 % refused for 400 ms cut nothing")
 	}
 	if r := l.PerSecond(); r < 700 || r > 1000 {
@@ -338,11 +345,11 @@ func TestFirst429(t *testing.T) {
 func TestTimesOutOfOrder(t *testing.T) {
 	p, _ := ParseProfile("basic")
 	l := New(p)
-	l.Delivered(epoch.Add(time.Second), 5)
+	l.Delivered(epoch.Add(time.Second), 5, 1000)
 	for _, d := range []time.Duration{0, -time.Second, 500 * time.Millisecond, -time.Hour, 2 * time.Second} {
 		now := epoch.Add(d)
-		l.Delivered(now, 1)
-		l.Throttled(now, 1)
+		l.Delivered(now, 1, 100)
+		l.Throttled(now, 1, 100)
 		if w := l.Take(now, 1, 100); w < 0 || w > time.Minute {
 			t.Errorf("at %s: wait %s", d, w)
 		}
