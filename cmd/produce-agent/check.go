@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -101,7 +102,7 @@ func connectAll(ctx context.Context, w io.Writer, cfg *config.Config) error {
 	status := exitOK
 	for i := range cfg.Clusters {
 		c := &cfg.Clusters[i]
-		line, err := connectTo(ctx, cfg, c)
+		line, err := connectTo(ctx, cfg, c, checkTokens(cfg.DataDir))
 		if err != nil {
 			line = err.Error()
 			var s *statusError
@@ -122,8 +123,8 @@ func connectAll(ctx context.Context, w io.Writer, cfg *config.Config) error {
 // connectTo asks one cluster and returns what there is to say.
 //
 // Errors: always a *statusError.
-func connectTo(ctx context.Context, cfg *config.Config, c *config.Cluster) (string, error) {
-	address, err := clusterAddress(c, checkTokens(cfg.DataDir), slog.New(slog.DiscardHandler))
+func connectTo(ctx context.Context, cfg *config.Config, c *config.Cluster, tokens string) (string, error) {
+	address, err := clusterAddress(c, tokens, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return "", &statusError{exitFailure, err}
 	}
@@ -173,19 +174,23 @@ func uncarried(cfg *config.Config, c *config.Cluster, d dialect.Dialect) error {
 	return &statusError{exitConfig, errors.New("reached, but " + strings.Join(all, "; "))}
 }
 
-// askCluster asks for the cluster itself: an endpoint whose path and cluster id
-// are written in the file was not spoken to yet.
+// question returns what to GET of an endpoint, in which media type, and what it
+// means when it is answered.
 // Source: Confluent REST v3 OpenAPI, getKafkaCluster; of a v2 endpoint its
 // topics, which all of them list.
+func question(t *stream.Target) (u *url.URL, accept, reached string) {
+	if t.Dialect.IsV2() {
+		return t.Base.JoinPath("topics"), "application/vnd.kafka.v2+json", fmt.Sprintf("reached %s, dialect %s, ", t, t.Dialect)
+	}
+	return t.Base.JoinPath("v3", "clusters", t.ClusterID), "application/json", fmt.Sprintf("reached %s, cluster %s, dialect %s, ", t, t.ClusterID, t.Dialect)
+}
+
+// askCluster asks for the cluster itself: an endpoint whose path and cluster id
+// are written in the file was not spoken to yet.
 func askCluster(ctx context.Context, t stream.Target, a stream.Address) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, a.DialTimeout+10*time.Second)
 	defer cancel()
-	u, accept := t.Base.JoinPath("v3", "clusters", t.ClusterID), "application/json"
-	reached := fmt.Sprintf("reached %s, cluster %s, dialect %s, ", t.String(), t.ClusterID, t.Dialect)
-	if t.Dialect.IsV2() {
-		u, accept = t.Base.JoinPath("topics"), "application/vnd.kafka.v2+json"
-		reached = fmt.Sprintf("reached %s, dialect %s, ", t.String(), t.Dialect)
-	}
+	u, accept, reached := question(&t)
 	where := u.Redacted()
 	fail := func(status int, format string, args ...any) (string, error) {
 		return "", &statusError{status, fmt.Errorf(format, args...)}

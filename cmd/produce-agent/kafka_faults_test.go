@@ -145,8 +145,10 @@ func (s *kafkaSuite) rejects(t *testing.T, topic string, good, bad []string, cod
 		}
 	}
 	dead := filepath.Join(t.TempDir(), "dead")
-	r := begin(t, nil, strings.NewReader(lines.String()), append([]string{"ship", "-o", "json", "--progress", "never", "-t", topic,
-		"--rest-endpoint", url, "--dead-letter", dead}, args...)...).ran()
+	r := begin(t, nil, strings.NewReader(lines.String()), append([]string{
+		"ship", "-o", "json", "--progress", "never", "-t", topic,
+		"--rest-endpoint", url, "--dead-letter", dead,
+	}, args...)...).ran()
 	r.want(t, exitRejected, int64(len(good)+len(bad)), int64(len(good)), int64(len(bad)), 0)
 	kept := kafkaDead(t, dead, code)
 	for _, line := range bad {

@@ -181,10 +181,10 @@ func (p *printer) plain(v reflect.Value, path string) string {
 		return duration(x)
 	case Size:
 		return x.String()
-	case ProxyURL:
-		return p.text(x.String(), path)
 	case Percent:
 		return x.String()
+	case ProxyURL:
+		return p.text(x.String(), path)
 	}
 	switch v.Kind() {
 	case reflect.String:

@@ -119,5 +119,13 @@ func TestFaultRateHeaders(t *testing.T) {
 	f("", v3, "application/json", rec, "200 // ", "429 // ")
 	f("rate-headers", v3, "application/json", rec, "200 1/0/1 ", "429 1/0/1 1")
 	f("rate-headers=7", v3+":batch", "application/json", entries(1), "207 1/0/7 ", "429 1/0/7 7")
+	s := start(t, withFaults(t, "rate-headers=2", "http=429,times=1"))
+	for _, want := range []string{"429 /0 2", "200 / "} { // no limit, nothing to count
+		resp, _ := ask(t, s, "POST", v3, rec, "Content-Type: application/json")
+		h := resp.Header
+		if got := fmt.Sprintf("%d %s/%s %s", resp.StatusCode, h.Get("X-RateLimit-Limit"), h.Get("X-RateLimit-Remaining"), h.Get("Retry-After")); got != want {
+			t.Errorf("without a limit: %q, want %q", got, want)
+		}
+	}
 	f("rate-headers=3", "/topics/t", binaryV2, `{"records":[{"value":"YQ=="}]}`, "200 1/0/3 ", "429 1/0/3 3")
 }

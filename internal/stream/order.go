@@ -132,6 +132,7 @@ func (t *topic) defers(b *record.Batch, i int) {
 	s.b.Copy(b, i, i+1)
 	s.left++
 	t.backlog += size
+	t.p.behind.Add(1)
 	l := o.behind[b.Keys[i]]
 	if l == nil {
 		if o.behind == nil {
@@ -192,6 +193,7 @@ func sealed(b *record.Batch) segment {
 
 // leaves says that a record of s need not be kept any more. Called with mu held.
 func (t *topic) leaves(s *stash) {
+	t.p.behind.Add(-1)
 	if s.left--; s.left > 0 {
 		return
 	}
@@ -207,6 +209,7 @@ func (t *topic) deferred() (all []segment) {
 	for _, l := range t.order.behind {
 		for _, r := range l.refs[l.head:] {
 			all = append(all, segment{b: r.in.b, from: r.i, to: r.i + 1})
+			t.p.behind.Add(-1)
 		}
 	}
 	t.order = order{}

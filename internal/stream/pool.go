@@ -93,6 +93,7 @@ type Pool struct {
 	lastGood  atomic.Int64 // when a record was last delivered, as pool time
 	starving  atomic.Int32 // topics waiting for a stream
 	posting   atomic.Int32 // serve goroutines waiting for the budget of POSTs
+	behind    atomic.Int64 // records waiting for an earlier one of their key
 	probe     chan struct{}
 	idle      chan struct{} // one token: a topic has nothing outstanding, or failed
 	failed    chan struct{}
@@ -382,6 +383,7 @@ func (p *Pool) Stats() Stats {
 		s.Open++
 	})
 	s.PerSecond, s.Found = p.limiter.PerSecond(), p.limiter.Found()
+	s.Behind = int(p.behind.Load())
 	return s
 }
 

@@ -184,9 +184,9 @@ func (l *Limiter) count(now time.Time, c counts) {
 // the cause: the cuts are taken back and none is made for a while.
 //
 // A report does not say whether records or bytes were too many. Of that is cut
-// what came nearer to its limit within the last five seconds, or both where both
-// came as near. Whichever it is, the other follows it while records stay as large
-// as they are.
+// what came nearer to its limit, in the last five seconds as in the last half
+// one, or both where both came as near. Whichever it is, the other follows it
+// while records stay as large as they are.
 const (
 	firstLook   = 250 * time.Millisecond // of counts before the first cut
 	cutEvery    = time.Second
@@ -226,7 +226,7 @@ func (l *Limiter) Throttled(now time.Time, n, bytes int) bool {
 	if now.Before(l.deafUntil) {
 		return false
 	}
-	w, seconds := l.window(now, windowSlots)
+	w, seconds := l.sum(now, windowSlots, enough)
 	good := w.delivered / (w.throttled + w.delivered)
 	series := !l.cutAt.IsZero() && now.Sub(l.cutAt) < judgeWithin
 	if series {
@@ -267,8 +267,10 @@ func (l *Limiter) left() float64 { return min(l.recs.left(), l.bytes.left()) }
 
 // cut lowers what is used most.
 func (l *Limiter) cut(now time.Time, w counts, seconds float64) {
-	long, within := l.window(now, maxSlots)
-	useRecords, useBytes := l.recs.use(long.delivered/within), l.bytes.use(long.bytes/within)
+	long, within := l.sum(now, maxSlots, 0)
+	short, moment := l.sum(now, windowSlots, 0)
+	useRecords := min(l.recs.use(long.delivered/within), l.recs.use((short.delivered+short.throttled)/moment))
+	useBytes := min(l.bytes.use(long.bytes/within), l.bytes.use((short.bytes+short.throttledBytes)/moment))
 	most, sure := max(useRecords, useBytes), w.delivered >= enough
 	if useRecords >= alike*most {
 		l.recs.cut(now, w.delivered/seconds, sure)
@@ -284,14 +286,15 @@ func (l *Limiter) glance(now time.Time) {
 	if l.recs.limit > 0 || l.bytes.limit > 0 {
 		return
 	}
-	w, seconds := l.window(now, windowSlots)
+	w, seconds := l.sum(now, windowSlots, enough)
 	l.climbAt = now
 	l.recs.set(now, max(enough, w.delivered)/max(seconds, 0.02))
 }
 
-// window adds up the newest slots, that many at least, and further ones back
-// until they hold enough to tell a rate.
-func (l *Limiter) window(now time.Time, least int64) (c counts, seconds float64) {
+// sum adds up the newest slots, that many at least, and further ones back until
+// they hold so many delivered records, and as many times the largest lot of
+// bytes, as it takes to tell a rate.
+func (l *Limiter) sum(now time.Time, least int64, enough float64) (c counts, seconds float64) {
 	newest := max(0, int64(now.Sub(l.start)/slotLength))
 	n, largest := int64(0), 0.0
 	for ; n < maxSlots && n <= newest && (n < least || c.delivered < enough || c.bytes < enough*largest); n++ {
