@@ -171,11 +171,34 @@ func TestShipWithTokens(t *testing.T) {
 	if n := len(forms()) - before; n != 1 {
 		t.Errorf("three runs cost %d tokens", n)
 	}
+	// A token that was taken back though it is kept costs another one.
+	other, again := tokenServer(t, "canary-new")
+	newer := newGate(t, s, "Bearer canary-new", "")
+	keep := filepath.Join(cache, "produce-agent")
+	rp := []string{"REDPANDA_CLOUD_CLIENT_ID=rp", "REDPANDA_CLOUD_CLIENT_SECRET=canary-secret", "REDPANDA_CLOUD_TOKEN_URL=" + other}
+	f("first", newer, "", rp, "--auth-type", "redpanda")
+	all, _ := filepath.Glob(filepath.Join(keep, "token-*.json"))
+	for _, path := range all {
+		raw, _ := os.ReadFile(path)
+		if bytes.Contains(raw, []byte("canary-new")) {
+			if err := os.WriteFile(path, bytes.Replace(raw, []byte("canary-new"), []byte("canary-old"), 1), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	f("taken back", newer, "", rp, "--auth-type", "redpanda")
+	r := begin(t, append(rp, "XDG_CACHE_HOME="+cache), strings.NewReader(""), "ship", "-t", "t", "--rest-endpoint", newer.url(), "--auth-type", "redpanda").ran()
+	if r.status != exitOK || len(again()) != 2 {
+		t.Errorf("status %d, %d tokens\n%s", r.status, len(again()), r.err)
+	}
+	if err := os.RemoveAll(all[len(all)-1]); err != nil || len(all) != 2 {
+		t.Fatal(all, err)
+	}
 	kept, _ := filepath.Glob(filepath.Join(cache, "produce-agent", "token-*.json"))
 	if len(kept) != 1 {
 		t.Fatalf("%v", kept)
 	}
-	if raw, _ := os.ReadFile(kept[0]); strings.Contains(string(raw), "canary-secret") {
+	if raw, _ := os.ReadFile(kept[0]); len(raw) == 0 || strings.Contains(string(raw), "canary-secret") {
 		t.Error("the cache holds the client's secret")
 	}
 }
@@ -309,7 +332,7 @@ func TestShipThroughAProxy(t *testing.T) {
 	out.Close()
 	r := p.ran()
 	r.want(t, exitOK, 2, 2, 0, 0)
-	if _, ok := went.Load(strings.TrimPrefix(s.URL(), "http://")); !ok || strings.Contains(r.out+r.err, "canary") {
+	if _, ok := went.Load(strings.TrimPrefix(s.URL(), "http://")); !ok || strings.Contains(r.out+r.err, "canary") || !strings.Contains(r.err, "proxy=http://"+at) {
 		t.Errorf("went through the proxy: %v\n%s", ok, r.err)
 	}
 	password := write(t, "password", "canary p@ss\n")

@@ -74,5 +74,10 @@ func TestClientCertificate(t *testing.T) {
 	}
 	f(fmt.Sprintf(", cert_file: %q, key_file: %q", filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")), exitOK, "reached")
 	f("", exitFailure, "give tls.cert_file")
+	file := write(t, "agent.yaml", agentYAML(fmt.Sprintf("{rest_endpoint: %q, auth: {type: mtls}, tls: {ca_file: %q, cert_file: %q, key_file: %q}}",
+		server.URL, filepath.Join(dir, "cert.pem"), filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"))))
+	if r := begin(t, nil, nil, "check", "--connect", file).ran(); r.status != exitOK || !strings.Contains(r.out, "credentials accepted: client certificate") {
+		t.Errorf("status %d\n%s%s", r.status, r.out, r.err)
+	}
 	f(fmt.Sprintf(", cert_file: %q", filepath.Join(dir, "cert.pem")), exitConfig, "key_file")
 }

@@ -201,7 +201,8 @@ func askCluster(ctx context.Context, t stream.Target, a stream.Address) (string,
 	}
 	req.Header.Set("Accept", accept)
 	req.Header.Set("User-Agent", stream.UserAgent)
-	if _, err := stream.Authorize(ctx, req, t.Auth); err != nil {
+	authorization, err := stream.Authorize(ctx, req, t.Auth)
+	if err != nil {
 		return fail(credentialStatus(err), "not asked: %w", inKeys(err))
 	}
 	client := stream.Client(u.Scheme, t.TLS, t.Proxy, a.DialTimeout)
@@ -211,6 +212,9 @@ func askCluster(ctx context.Context, t stream.Target, a stream.Address) (string,
 		return fail(credentialStatus(err), "not reached: %w", inKeys(err))
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusUnauthorized && auth.Refused(t.Auth, authorization, true) {
+		return askCluster(ctx, t, a) // a token that was kept may have been taken back: with another, once
+	}
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
 	said := strings.TrimSpace(strconv.Itoa(resp.StatusCode)+" "+http.StatusText(resp.StatusCode)) + saidBy(body)
 	switch code := resp.StatusCode; {

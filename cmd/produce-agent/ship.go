@@ -190,6 +190,9 @@ func resolve(ctx context.Context, env *ship.Env, cfg *ship.Config, conn *connect
 		return &statusError{exitUsage, err}
 	}
 	stream.UserAgent = "produce-agent/" + version
+	if via := env.Target.Proxy.Via(env.Target.Base); via != "" {
+		log.Info("going out through a proxy", "proxy", via)
+	}
 	log.Info("shipping", "endpoint", env.Target.String(), "dialect", env.Target.Dialect.String(), "cluster", env.Target.ClusterID,
 		"topic", cfg.Topic, "limits", profile.String(), "streams", cfg.Stream.Streams)
 	return nil

@@ -127,7 +127,9 @@ func readAnswer(where string, resp *http.Response, body []byte) (token, *TokenEr
 	tok := token{value: &a.AccessToken}
 	text := strings.Trim(string(a.ExpiresIn), `"`)
 	if text == "" || text == "null" {
-		tok.ends, _ = jwtEnd(a.AccessToken)
+		if end, ok := jwtEnd(a.AccessToken); ok {
+			tok.ends = time.Now().Add(time.Until(end))
+		}
 		return tok, nil
 	}
 	seconds, err := strconv.ParseFloat(text, 64)

@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -198,8 +199,8 @@ func TestTokenEndpointFails(t *testing.T) {
 		s := p.settings("redpanda")
 		a := mustNew(t, s)
 		_, err := a.Authorization(t.Context())
-		e, ok := err.(*TokenError)
-		if !ok || e.Denied != denied {
+		e := new(TokenError)
+		if !errors.As(err, &e) || e.Denied != denied {
 			t.Errorf("%#v: %v, denied should be %v", e, err, denied)
 			return
 		}

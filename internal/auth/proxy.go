@@ -114,6 +114,18 @@ func proxyPassword(u *url.URL) string {
 	return password
 }
 
+// Via names the proxy that u is reached by, without its credentials; "" for none.
+func (p *Proxy) Via(u *url.URL) string {
+	if p == nil {
+		return ""
+	}
+	via, err := p.choose(u)
+	if err != nil || via == nil {
+		return ""
+	}
+	return via.Scheme + "://" + via.Host
+}
+
 // Dialer returns how to connect for URLs of that scheme within timeout, for an
 // http.Transport.
 func (p *Proxy) Dialer(scheme string, timeout time.Duration) func(ctx context.Context, network, addr string) (net.Conn, error) {

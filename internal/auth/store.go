@@ -120,16 +120,16 @@ func (s *store) load() (token, bool) {
 	if err != nil || json.Unmarshal(raw, &k) != nil || k.For != s.key || k.AccessToken == "" || !headerSafe(k.AccessToken) {
 		return token{}, false
 	}
-	ends := time.Unix(k.Expires, 0)
-	if time.Until(ends) > 366*24*time.Hour {
+	left := time.Until(time.Unix(k.Expires, 0))
+	if left > 366*24*time.Hour {
 		return token{}, false
 	}
-	return token{value: &k.AccessToken, ends: ends}, true
+	return token{value: &k.AccessToken, ends: time.Now().Add(left)}, true // from here on by the clock that nobody sets
 }
 
 // save writes a file beside the old one and puts it in its place.
 func (s *store) save(tok token) error {
-	raw, err := json.Marshal(kept{*tok.value, tok.ends.Unix(), s.key})
+	raw, err := json.Marshal(kept{*tok.value, tok.ends.Unix(), s.key}) //nolint:gosec // G117: to keep the token is what the file is for
 	if err != nil {
 		return err
 	}

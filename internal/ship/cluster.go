@@ -67,6 +67,9 @@ func (s *Service) startCluster(c config.Cluster, routes []config.Route) *cluster
 			return
 		}
 		pool := stream.New(cfg, target, c.Limits.Limit(), s, k.log, observe)
+		if via := target.Proxy.Via(target.Base); via != "" {
+			k.log.Info("going out through a proxy", "proxy", via)
+		}
 		k.log.Info("shipping", "endpoint", target.String(), "dialect", target.Dialect.String(), "cluster_id", target.ClusterID, "limits", c.Limits.Limit().String(), "streams", cfg.Streams)
 		k.mu.Lock()
 		k.pool, k.target, k.trouble = pool, target, nil

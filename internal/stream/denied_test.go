@@ -182,7 +182,7 @@ func TestRevoked(t *testing.T) {
 					t.Errorf("a service after %s: %v", back, e)
 				}
 				set(true)
-				wait(31 * time.Second)
+				wait(46 * time.Second) // the longest wait, jittered
 				if d, r := k.counts(); d != 3 || r != 0 || p.Trouble() != nil || gaveUp(p) != nil {
 					t.Errorf("%d delivered once it is well, %v", d, p.Trouble())
 				}
@@ -314,7 +314,7 @@ func TestExtraHeaders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, _, srv := memoryPool(realConfig(true), &tokens{}, func(string) bool { return true })
 		defer finish(p, srv)
-		u := p.target.produceURL("t")
+		u := p.speaks.url(&p.target, "t")
 		head, authorization, err := p.requestHead(t.Context(), u, p.speaks, inChunks)
 		if err != nil || authorization != "Bearer 0" || !strings.Contains(string(head), "\r\nConfluent-Identity-Pool-Id: pool-1\r\n") {
 			t.Errorf("%s, %q, %v", head, authorization, err)

@@ -205,8 +205,8 @@ func get(ctx context.Context, c *http.Client, who auth.Authorizer, u *url.URL, a
 	if err != nil {
 		return head{}, nil, false, fmt.Errorf("GET %s: read the answer: %w", u.Redacted(), err)
 	}
-	if resp.StatusCode == http.StatusUnauthorized && auth.Refused(who, authorization, false) {
-		return get(ctx, c, who, u, accept) // there is another token by now
+	if resp.StatusCode == http.StatusUnauthorized && auth.Refused(who, authorization, true) {
+		return get(ctx, c, who, u, accept) // with another token, once: the next is not dropped so soon
 	}
 	h = head{status: resp.StatusCode, contentType: resp.Header.Get("Content-Type"), location: resp.Header.Get("Location"), server: resp.Header.Get("Server")}
 	return h, body, isNone(who), nil

@@ -197,15 +197,14 @@ func (s *stream) paceRequest() bool {
 func (s *stream) launch() error {
 	p, q := s.p, s.sent
 	s.url = p.where(s.t, s.wire)
+	head, authorization, err := p.requestHead(p.ctx, s.url, s.wire, len(q.body))
+	if err != nil {
+		return err
+	}
 	l, err := p.link(s.url)
 	if err != nil {
 		s.t.unredirect()
 		return err
-	}
-	head, authorization, err := p.requestHead(p.ctx, s.url, s.wire, len(q.body))
-	if err != nil {
-		l.Close()
-		return fmt.Errorf("request for topic %q: %w", s.t.name, err)
 	}
 	s.authorization = authorization
 	s.attach(l)
