@@ -122,7 +122,7 @@ func TestCheckConnect(t *testing.T) {
 	id := ", cluster_id: " + locked.ClusterID()
 	right := `, auth: {username: KEY, password: "${env:SECRET}"}`
 
-	f(exitOK, fmt.Sprintf("{rest_endpoint: %q}", open.URL()), "main: reached http://", "cluster "+open.ClusterID()+", no credentials asked for")
+	f(exitOK, fmt.Sprintf("{rest_endpoint: %q}", open.URL()), "main: reached http://", "cluster "+open.ClusterID()+", dialect v3-stream, no credentials asked for")
 	f(exitOK, sealed(right), "credentials accepted")
 	f(exitOK, sealed(id+right), "credentials accepted")
 	f(exitDenied, sealed(id), "refused: ", "auth.username and auth.password")
