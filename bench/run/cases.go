@@ -58,6 +58,8 @@ const (
 	nString = "STRING"
 	nBinary = "BINARY"
 	nTLS    = "JSON, validation off, TLS"
+	nKeys   = "JSON, validated, a key each"
+	nOrder  = "JSON, validated, a key each, ordering: key"
 )
 
 // cases lists what is run in every round, in this order.
@@ -76,6 +78,8 @@ func cases() []kase {
 		tls.tls = true
 		all = append(all, tls)
 	}
+	keyed := []string{"--value-type", "json", "--key-field", "trace"} // which is another in every line
+	all = append(all, shipCase(nKeys, "batch", keyed...), shipCase(nOrder, "batch", append(keyed, "--ordering", "key")...))
 	for _, n := range []int{1, 16, 32} {
 		all = append(all, shipCase(streamsName(n), "batch",
 			"--value-type", "json", "--validate=false", "--streams", strconv.Itoa(n)))

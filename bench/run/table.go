@@ -206,6 +206,9 @@ func (r *results) measures(long *steady, slows []slow, service *served) []measur
 	if plain, tls := r.cpu(nRaw, "batch"), r.cpu(nTLS, "batch"); plain > 0 && tls > 0 {
 		ms = append(ms, limit("TLS on top, CPU-s/M", "%.2f", tls-plain, 0.40, 0.30, "0.28"))
 	}
+	if none, order := r.cpu(nKeys, "batch"), r.cpu(nOrder, "batch"); none > 0 && order > 0 {
+		ms = append(ms, limit("ordering: key, many keys: CPU against none", "%.2f", order/none, 1.10, 1.03, ""))
+	}
 	if s, ok := r.spread(); ok {
 		ms = append(ms, limit("1, 4, 16, 32 streams: spread of CPU/M, %", "%.0f", 100*s, 25, 15, "18"))
 	}

@@ -237,7 +237,7 @@ func (s *faultSet) auth(now time.Time) *activeFault {
 			continue
 		}
 		n, age := f.seen.Add(1), now.Sub(s.since)
-		if n <= int64(f.After) || age < f.Age || f.For > 0 && age >= f.Age+f.For || f.Share > 0 && !f.draw() {
+		if n <= int64(f.After) || !f.during(age) || f.Share > 0 && !f.draw() {
 			continue
 		}
 		if f.claim() {

@@ -42,13 +42,14 @@ type broker struct {
 	cluster  string
 	maxBytes int // longest record, serialised
 
-	mu     sync.Mutex // guards topics
+	mu     sync.Mutex // guards topics and ids
 	topics map[string]int32
+	ids    map[string][16]byte // of every topic that was ever looked at
 }
 
 // startBroker starts or reaches the Kafka and creates cfg.Topics.
 func startBroker(ctx context.Context, cfg *Config, limits Limits) (_ *broker, err error) {
-	b := &broker{topics: map[string]int32{}, maxBytes: limits.MessageBytes, seeds: cfg.Brokers, cluster: cfg.ClusterID}
+	b := &broker{topics: map[string]int32{}, ids: map[string][16]byte{}, maxBytes: limits.MessageBytes, seeds: cfg.Brokers, cluster: cfg.ClusterID}
 	if b.maxBytes == 0 {
 		b.maxBytes = kafkaMaxRequest
 	}
@@ -219,26 +220,39 @@ func (b *broker) partitions(ctx context.Context, topic string, fresh bool) (int3
 		return 0, err
 	}
 	n = 0
+	var id [16]byte
 	for _, t := range meta.Topics {
 		if t.Topic == nil || *t.Topic != topic {
 			continue
 		}
 		switch err := kerr.ErrorForCode(t.ErrorCode); {
 		case err == nil:
-			n = int32(len(t.Partitions))
+			n, id = int32(len(t.Partitions)), t.TopicID
 		case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.InvalidTopicException):
 			b.forget(topic)
 			return 0, err
 		}
 	}
+	b.remember(topic, n, id)
+	return n, nil
+}
+
+// remember keeps what was found of topic. The Kafka client holds on to a topic
+// that was deleted and made anew, so it is told to let go.
+func (b *broker) remember(topic string, n int32, id [16]byte) {
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	if n == 0 {
 		delete(b.topics, topic)
-	} else {
-		b.topics[topic] = n
+		b.mu.Unlock()
+		return
 	}
-	return n, nil
+	old, known := b.ids[topic]
+	b.topics[topic], b.ids[topic] = n, id
+	b.mu.Unlock()
+	if known && old != id {
+		b.client.PurgeTopicsFromProducing(topic)
+		b.lone.purge(topic)
+	}
 }
 
 // knows says whether topic was there when last looked at.

@@ -120,7 +120,7 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.BoolVar(&c.AnyClusterID, "any-cluster-id", c.AnyClusterID, "accept any cluster id when producing, as a self-managed REST Proxy does; without it an unknown one is 404, as on Confluent Cloud")
 	fs.BoolVar(&c.NoGzip, "no-gzip", c.NoGzip, "ignore Accept-Encoding: gzip; without it such a client gets its reports late and in blocks, as from the real server")
 	fs.BoolVar(&c.HideTerminal, "idle-cut", c.HideTerminal, "when a stream is idle too long just close it, without a terminal report")
-	fs.StringVar(&c.LimitsProfile, "limits", c.LimitsProfile, "what the cluster allows: none, basic, standard, enterprise, freight, dedicated:CKU, and numbers that replace a profile's: posts=, records=, bytes= (per second), message= (bytes), burst= (share of a second), terminal, jetty-json; `profile[,name=n...]`")
+	fs.StringVar(&c.LimitsProfile, "limits", c.LimitsProfile, "what the cluster allows: none, basic, standard, enterprise, freight, dedicated:CKU, and numbers that replace a profile's: posts=, records=, bytes= (per second), message= (bytes; KB, MB, KiB, MiB may follow), burst= (share of a second), terminal, jetty-json; `profile[,name=n...]`")
 	fs.Var(faultFlag{&c.Faults}, "fault", "script a fault, `NAME[=VALUE][,PARAMETER=VALUE...]`; may be repeated; --fault help lists them")
 	fs.DurationVar(&c.MaxBlock, "max-block", c.MaxBlock, "how long a record for an unknown topic or partition blocks its stream before it draws 40401 (max.block.ms)")
 	fs.DurationVar(&c.IdleTimeout, "idle-timeout", c.IdleTimeout, "close a connection without a byte in either direction for this long (idle.timeout.ms); 0 = never")
@@ -173,10 +173,8 @@ func (c *Config) Validate() error {
 			return fmt.Errorf("--%s=%s: must be at least %s", d.flag, d.v, d.min)
 		}
 	}
-	for _, a := range c.AuthFiles {
-		if key, file, ok := strings.Cut(a, ":"); !ok || key == "" || file == "" {
-			return fmt.Errorf("--auth: want key:FILE, the file holding the secret")
-		}
+	if err := c.validateAuth(); err != nil {
+		return err
 	}
 	switch {
 	case c.Linger > time.Second:
@@ -185,12 +183,6 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("--auto-create-partitions=%d: must be 1..1000", c.AutoCreatePartitions)
 	case c.MaxInFlight < 1 || c.MaxInFlight > 1_000_000:
 		return fmt.Errorf("--max-in-flight=%d: must be 1..1000000", c.MaxInFlight)
-	case (c.ClientCAFile != "" || c.ClientCA != nil) && !c.TLS:
-		return fmt.Errorf("--tls-client-ca=%s: needs --tls", c.ClientCAFile)
-	case c.Audience != "" && len(c.OAuth) == 0:
-		return fmt.Errorf("--audience=%s: needs --oauth", c.Audience)
-	case c.CAFile != "" && !c.TLS:
-		return fmt.Errorf("--ca-out=%s: needs --tls", c.CAFile)
 	case len(c.Brokers) > 0 && c.DataDir != "":
 		return fmt.Errorf("--data-dir=%s: there is no Kafka in the process with --brokers", c.DataDir)
 	case strings.ContainsAny(c.ClusterID, "/?#% "):
@@ -201,6 +193,29 @@ func (c *Config) Validate() error {
 	}
 	if err := c.Faults.Validate(); err != nil {
 		return fmt.Errorf("--fault: %w", err)
+	}
+	return nil
+}
+
+// validateAuth looks at what decides who may come in.
+func (c *Config) validateAuth() error {
+	for _, a := range c.AuthFiles {
+		if key, file, ok := strings.Cut(a, ":"); !ok || key == "" || file == "" {
+			return fmt.Errorf("--auth: want key:FILE, the file holding the secret")
+		}
+	}
+	for _, cl := range c.OAuth {
+		if cl.TTL < 0 || cl.TTL > 0 && cl.TTL < time.Second {
+			return fmt.Errorf("--oauth: client %q: ttl=%s: must be at least 1s", cl.ID, cl.TTL)
+		}
+	}
+	switch {
+	case (c.ClientCAFile != "" || c.ClientCA != nil) && !c.TLS:
+		return fmt.Errorf("--tls-client-ca=%s: needs --tls", c.ClientCAFile)
+	case c.Audience != "" && len(c.OAuth) == 0:
+		return fmt.Errorf("--audience=%s: needs --oauth", c.Audience)
+	case c.CAFile != "" && !c.TLS:
+		return fmt.Errorf("--ca-out=%s: needs --tls", c.CAFile)
 	}
 	return nil
 }

@@ -45,6 +45,9 @@ var faultKinds = []faultSpec{
 	{FaultAuth, "code", "", "code times after age for share", "right credentials draw 401 or 403 all the same: the first N requests, for a while, or a share of them (a fresh key, not yet known everywhere); behind N requests or from an age on (a revoked one). Open streams go on", "auth=401,for=10s,share=0.5"},
 	{FaultToken, "code", "", "code times retry-after", "the token endpoints answer with this HTTP status", "token=503,times=2"},
 	{FaultTokenQuota, "retry-after", "", "retry-after times", "the token endpoints answer 429: the organization's quota is used up; retry-after is 60 when not given", "token-quota=5,times=1"},
+	{FaultRateHeaders, "retry-after", "", "retry-after", "answers with HTTP 429 carry Retry-After (1 when not given), and they and those with 2xx X-RateLimit-Limit, -Remaining and -Reset; the real data plane sends none of them", "rate-headers=2"},
+	{FaultShared, "rate", "", "rate age for", "other clients of the cluster take so many records per second of the limit, from an age on and for a while", "shared=667,age=10s"},
+	{FaultBuffering, "times", "", "times topic", "a proxy in front reads a stream's body to its end before any of it is handled, and gives the answer in one piece; the first N streams, or all", "buffering"},
 	{FaultV2, "flavour", "", "flavour", "the v2 API in the manner of this server: confluent (the default; v3 as well), pandaproxy (Redpanda), karapace (Aiven, Instaclustr) or strimzi; not undone by later faults", "v2=pandaproxy"},
 	{FaultSlowRead, "rate", "", "rate topic times", "bodies are read at so many bytes per second", "slow-read=2000"},
 }
@@ -107,7 +110,7 @@ var faultParams = []faultParam{
 	textParam("topic", "only streams to this topic", func(f *Fault) *string { return &f.Topic }),
 	intParam("times", "only the first N streams it applies to (0 = all)", func(f *Fault) *int { return &f.Times }),
 	intParam("after", "behind the N-th record of the stream", func(f *Fault) *int { return &f.After }),
-	timeParam("age", "at this age of the stream", func(f *Fault) *time.Duration { return &f.Age }),
+	timeParam("age", "at this age of the stream (auth, shared: so long after the fault was set)", func(f *Fault) *time.Duration { return &f.Age }),
 	intParam("every", "every N-th record (http: stream)", func(f *Fault) *int { return &f.Every }),
 	{"share", func(f *Fault, v string) (err error) {
 		f.Share, err = strconv.ParseFloat(v, 64)
@@ -142,7 +145,7 @@ var faultParams = []faultParam{
 	boolParam("pretty", "reports over several lines", func(f *Fault) *bool { return &f.Pretty }),
 	boolParam("extra", "reports with unknown members", func(f *Fault) *bool { return &f.Extra }),
 	textParam("flavour", "confluent, pandaproxy, karapace or strimzi", func(f *Fault) *string { return &f.Flavour }),
-	intParam("rate", "bytes per second", func(f *Fault) *int { return &f.Rate }),
+	intParam("rate", "bytes or records per second", func(f *Fault) *int { return &f.Rate }),
 }
 
 // ParseFault reads one fault: NAME[=VALUE][,PARAMETER=VALUE]…, as in

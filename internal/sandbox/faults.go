@@ -10,24 +10,27 @@ type FaultKind string
 
 // The kinds of fault. FaultHelp says more about each.
 const (
-	FaultRefuse     FaultKind = "refuse"        // connections are closed on accept
-	FaultHTTP       FaultKind = "http"          // an HTTP answer in place of the stream
-	FaultReport     FaultKind = "report"        // records get a report of the given code
-	FaultExpire     FaultKind = "expire"        // the stream is too old: 408s, then it is closed
-	FaultTerminal   FaultKind = "terminal"      // terminal 400, last chunk, close
-	FaultReset      FaultKind = "reset"         // RST
-	FaultCut        FaultKind = "cut"           // FIN without a last chunk
-	FaultEnd        FaultKind = "end"           // proper end of the response, too early
-	FaultStall      FaultKind = "stall"         // no more reports; the connection stays open
-	FaultSlow       FaultKind = "slow"          // reports come later
-	FaultUnknown    FaultKind = "unknown-topic" // the topic is not there
-	FaultFraming    FaultKind = "framing"       // how reports are cut into chunks, and what they look like
-	FaultGarbage    FaultKind = "garbage"       // a report that is not JSON
-	FaultSlowRead   FaultKind = "slow-read"     // the body is read slowly
-	FaultAuth       FaultKind = "auth"          // 401 or 403 although the credentials are right
-	FaultToken      FaultKind = "token"         // the token endpoints answer with an error
-	FaultTokenQuota FaultKind = "token-quota"   // the token endpoints answer 429
-	FaultV2         FaultKind = "v2"            // in which server's manner the v2 API is spoken
+	FaultRefuse      FaultKind = "refuse"        // connections are closed on accept
+	FaultHTTP        FaultKind = "http"          // an HTTP answer in place of the stream
+	FaultReport      FaultKind = "report"        // records get a report of the given code
+	FaultExpire      FaultKind = "expire"        // the stream is too old: 408s, then it is closed
+	FaultTerminal    FaultKind = "terminal"      // terminal 400, last chunk, close
+	FaultReset       FaultKind = "reset"         // RST
+	FaultCut         FaultKind = "cut"           // FIN without a last chunk
+	FaultEnd         FaultKind = "end"           // proper end of the response, too early
+	FaultStall       FaultKind = "stall"         // no more reports; the connection stays open
+	FaultSlow        FaultKind = "slow"          // reports come later
+	FaultUnknown     FaultKind = "unknown-topic" // the topic is not there
+	FaultFraming     FaultKind = "framing"       // how reports are cut into chunks, and what they look like
+	FaultGarbage     FaultKind = "garbage"       // a report that is not JSON
+	FaultSlowRead    FaultKind = "slow-read"     // the body is read slowly
+	FaultAuth        FaultKind = "auth"          // 401 or 403 although the credentials are right
+	FaultToken       FaultKind = "token"         // the token endpoints answer with an error
+	FaultTokenQuota  FaultKind = "token-quota"   // the token endpoints answer 429
+	FaultRateHeaders FaultKind = "rate-headers"  // answers say what is left of the limit of produce requests
+	FaultShared      FaultKind = "shared"        // other clients take part of the limit of records
+	FaultBuffering   FaultKind = "buffering"     // a proxy in front reads requests whole and answers whole
+	FaultV2          FaultKind = "v2"            // in which server's manner the v2 API is spoken
 )
 
 // How FaultFraming cuts reports into chunks.
@@ -49,7 +52,7 @@ type Fault struct {
 	Times int    // the first so many streams it applies to; 0 is all of them
 
 	// When, in a stream: behind the record numbered After, or at an age.
-	// FaultAuth: behind so many requests, or so long after it was set.
+	// FaultAuth: behind so many requests, or with FaultShared so long after it was set.
 	After int
 	Age   time.Duration
 
@@ -67,17 +70,17 @@ type Fault struct {
 	Message    string        // text of the report or body; "" takes the code's usual one
 	Body       string        // FaultHTTP: "json", "html", "jetty" or "empty"
 	Location   string        // FaultHTTP: Location header
-	RetryAfter string        // FaultHTTP, FaultToken, FaultTokenQuota: Retry-After header
+	RetryAfter string        // FaultHTTP, FaultToken, FaultTokenQuota, FaultRateHeaders: Retry-After header
 	ReadBytes  int           // FaultHTTP: answer only after so many bytes of the body
 	Stored     bool          // FaultReport, FaultExpire: the record is in Kafka all the same
 	Lost       int           // FaultReset, FaultCut: the last so many reports are not written; -1 is all not yet written
 	Mid        bool          // FaultCut: end inside a chunk
-	For        time.Duration // FaultStall: how long; 0 is for ever. FaultSlow: the delay. FaultAuth: how long; 0 is for ever
+	For        time.Duration // FaultStall: how long; 0 is for ever. FaultSlow: the delay. FaultAuth, FaultShared: how long; 0 is for ever
 	Grace      time.Duration // FaultExpire: from the first 408 to the end; 0 takes Config.MaxAgeGrace
 	Chunks     string        // FaultFraming: ChunksTwo … ChunksOdd; "" is ChunksTwo
 	Pretty     bool          // FaultFraming: reports over several lines, as documents show them
 	Extra      bool          // FaultFraming: reports carry members no document names
-	Rate       int           // FaultSlowRead: bytes per second
+	Rate       int           // FaultSlowRead: bytes per second; FaultShared: records per second
 	Flavour    string        // FaultV2: V2Confluent …
 }
 
@@ -115,6 +118,11 @@ func (f *Fault) validate() error {
 	case f.Lost < -1:
 		return fmt.Errorf("lost must be a number of reports, or all")
 	}
+	return f.validateKind()
+}
+
+// validateKind looks at the fields that one kind alone restricts.
+func (f *Fault) validateKind() error {
 	switch f.Kind {
 	case FaultHTTP:
 		if f.Code < 200 || f.Code > 599 {
@@ -151,9 +159,9 @@ func (f *Fault) validate() error {
 		if findFlavour(f.Flavour) == nil {
 			return fmt.Errorf("want confluent, pandaproxy, karapace or strimzi")
 		}
-	case FaultSlowRead:
+	case FaultSlowRead, FaultShared:
 		if f.Rate <= 0 {
-			return fmt.Errorf("want bytes per second, above 0")
+			return fmt.Errorf("want bytes per second, or records for shared, above 0")
 		}
 	}
 	return nil

@@ -58,6 +58,11 @@ func TestParseFault(t *testing.T) {
 	f("framing=odd,pretty=true,topic=t", Fault{Kind: FaultFraming, Chunks: ChunksOdd, Pretty: true, Topic: "t"})
 	f("http=307,location=http://x/,retry-after=2,body=empty,read=100", Fault{Kind: FaultHTTP, Code: 307, Location: "http://x/", RetryAfter: "2", Body: "empty", ReadBytes: 100})
 
+	f("v2=karapace", Fault{Kind: FaultV2, Flavour: V2Karapace})
+	f("auth=401,for=10s,share=0.5", Fault{Kind: FaultAuth, Code: 401, For: 10 * time.Second, Share: 0.5})
+	f("token-quota=5", Fault{Kind: FaultTokenQuota, RetryAfter: "5"})
+	f("shared=667,age=10s", Fault{Kind: FaultShared, Rate: 667, Age: 10 * time.Second})
+
 	bad := func(s, text string) {
 		t.Helper()
 		if _, err := ParseFault(s); err == nil || !strings.Contains(err.Error(), text) {
@@ -73,6 +78,11 @@ func TestParseFault(t *testing.T) {
 	bad("http=500,body=xml", "body must be")
 	bad("slow", "want a delay")
 	bad("framing=x", "want two")
+	bad("v2=kafka", "want confluent, pandaproxy")
+	bad("v2=karapace,times=1", `takes no "times"`)
+	bad("auth=404", "want 401 or 403")
+	bad("token=200", "400..599")
+	bad("shared=0", "above 0")
 	bad("slow-read=0", "bytes per second")
 	bad("report=429,share=2", "share must be 0..1")
 

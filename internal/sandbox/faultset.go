@@ -17,8 +17,12 @@ type activeFault struct {
 
 // faultSet is one setting of Faults. It is replaced as a whole.
 type faultSet struct {
-	all     []*activeFault
-	since   time.Time     // when it was set
+	all   []*activeFault
+	since time.Time // when it was set
+
+	rateHeaders *activeFault
+	shared      []*activeFault
+
 	flavour *flavour      // FaultV2's, else that of the set before
 	changed chan struct{} // closed when another set takes its place
 }
@@ -31,7 +35,14 @@ func newFaultSet(fs Faults, flavour *flavour, now time.Time) *faultSet {
 		}
 	}
 	for _, f := range fs {
-		s.all = append(s.all, &activeFault{Fault: f})
+		a := &activeFault{Fault: f}
+		s.all = append(s.all, a)
+		switch {
+		case f.Kind == FaultShared:
+			s.shared = append(s.shared, a)
+		case f.Kind == FaultRateHeaders && s.rateHeaders == nil:
+			s.rateHeaders = a
+		}
 	}
 	return s
 }
@@ -56,6 +67,23 @@ func (f *activeFault) draw() bool {
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	x ^= x >> 31
 	return float64(x>>11)/(1<<53) < f.Share
+}
+
+// during says whether f is at work so long after it was set: from Age on, for
+// For, or for ever.
+func (f *activeFault) during(age time.Duration) bool {
+	return age >= f.Age && (f.For == 0 || age < f.Age+f.For)
+}
+
+// taken is how many records per second other clients take at now.
+func (s *faultSet) taken(now time.Time) float64 {
+	sum := 0.0
+	for _, f := range s.shared {
+		if f.during(now.Sub(s.since)) {
+			sum += float64(f.Rate)
+		}
+	}
+	return sum
 }
 
 // refuse says whether the connection just accepted is to be closed.
@@ -93,6 +121,8 @@ type streamFaults struct {
 	ends    []*activeFault // expire, terminal, reset, cut, end
 
 	stall, unknown, framing, garbage, slowRead *activeFault
+
+	buffering bool
 }
 
 // forStream works out what applies to a new stream to topic.
@@ -128,6 +158,8 @@ func (s *faultSet) forStream(topic string) *streamFaults {
 			one(&out.framing, f)
 		case FaultGarbage:
 			one(&out.garbage, f)
+		case FaultBuffering:
+			out.buffering = out.buffering || f.claim()
 		case FaultSlowRead:
 			one(&out.slowRead, f)
 		}

@@ -65,5 +65,6 @@ func kafkaError(err error, topic string, partition int32, maxBlock time.Duration
 	if errors.Is(err, kgo.ErrRecordRetries) || errors.Is(err, kgo.ErrRecordTimeout) || errors.As(err, new(net.Error)) || errors.Is(err, io.EOF) {
 		return &codeError{50003, fmt.Sprintf("Expiring 1 record(s) for %s-%d:120000 ms has passed since batch creation", topic, partition)}
 	}
-	return &codeError{500, usualText(500, topic, maxBlock)}
+	// What the client says itself, as of a topic that went while a record waited.
+	return &codeError{50003, err.Error()}
 }

@@ -67,7 +67,7 @@ func TestKafkaClientErrors(t *testing.T) {
 	f(kgo.ErrRecordTimeout, 50003)
 	f(io.EOF, 50003)
 	f(&net.OpError{Op: "dial", Err: errors.New("connection refused")}, 50003)
-	f(kgo.ErrClientClosed, 500)
+	f(kgo.ErrClientClosed, 50003)
 	if got := kafkaError(kerr.TopicAuthorizationFailed, "t", 0, time.Second).text; got != "Not authorized to access topics: [t]" {
 		t.Error(got)
 	}

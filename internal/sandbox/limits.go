@@ -38,7 +38,7 @@ const DefaultBurst = 0.02
 
 // ParseLimits reads a profile's name, or single numbers, or a profile with
 // numbers that replace its own:
-// "standard", "dedicated:4", "records=500,posts=10", "basic,message=1000000".
+// "standard", "dedicated:4", "records=500,posts=10", "basic,bytes=2MB".
 // The numbers are posts, records, bytes (per second), message (bytes), burst
 // (share of a second), and the words terminal and jetty-json.
 //
@@ -105,13 +105,14 @@ func (l *Limits) set(part string) error {
 		l.Burst = f
 		return nil
 	}
-	n, err := strconv.ParseInt(value, 10, 64)
+	n, err := parseAmount(value)
 	known := name == "posts" || name == "records" || name == "bytes" || name == "message"
 	if !known || !hasValue {
 		return fmt.Errorf("limits %q: want none, basic, standard, enterprise, freight, dedicated:CKU, or posts=, records=, bytes=, message=, burst=, terminal, jetty-json", part)
 	}
-	if err != nil || n < 0 || n > math.MaxInt32 {
-		return fmt.Errorf("limits %q: want a number from 0 to %d", part, math.MaxInt32)
+	unit := strings.HasSuffix(value, "B") && (name == "posts" || name == "records")
+	if err != nil || unit || n < 0 || n > math.MaxInt32 {
+		return fmt.Errorf("limits %q: want a number from 0 to %d, KB, MB, KiB or MiB behind it if it counts bytes", part, math.MaxInt32)
 	}
 	switch name {
 	case "posts":
@@ -124,6 +125,23 @@ func (l *Limits) set(part string) error {
 		l.MessageBytes = int(n)
 	}
 	return nil
+}
+
+// parseAmount reads a number, with a unit of bytes or without.
+func parseAmount(s string) (int64, error) {
+	for _, u := range []struct {
+		name string
+		size float64
+	}{{"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}} {
+		if head, ok := strings.CutSuffix(s, u.name); ok {
+			f, err := strconv.ParseFloat(head, 64)
+			if err != nil || f < 0 || f*u.size > math.MaxInt32 {
+				return 0, strconv.ErrRange
+			}
+			return int64(f * u.size), nil
+		}
+	}
+	return strconv.ParseInt(s, 10, 64)
 }
 
 func (l Limits) burst() float64 {
@@ -147,11 +165,12 @@ func newBucket(rate, burst float64) *bucket {
 	return &bucket{rate: rate, depth: depth, tokens: depth}
 }
 
-// refill adds what has come in since the last call.
-func (b *bucket) refill(now time.Time) {
+// refill adds what has come in since the last call, less what others take per
+// second.
+func (b *bucket) refill(now time.Time, taken float64) {
 	if !b.last.IsZero() {
 		if d := now.Sub(b.last); d > 0 {
-			b.tokens = min(b.depth, b.tokens+d.Seconds()*b.rate)
+			b.tokens = min(b.depth, b.tokens+d.Seconds()*max(0, b.rate-taken))
 		} else {
 			return
 		}
@@ -178,20 +197,21 @@ func newRecordLimiter(l Limits) *recordLimiter {
 	return r
 }
 
-// take says whether a record of n raw bytes may pass at now.
-func (r *recordLimiter) take(now time.Time, n int) bool {
+// take says whether a record of n raw bytes may pass at now, while others take
+// so many records per second.
+func (r *recordLimiter) take(now time.Time, n int, taken float64) bool {
 	if r.records == nil && r.bytes == nil {
 		return true
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.records != nil {
-		if r.records.refill(now); r.records.tokens < 1 {
+		if r.records.refill(now, taken); r.records.tokens < 1 {
 			return false
 		}
 	}
 	if r.bytes != nil {
-		if r.bytes.refill(now); r.bytes.tokens <= 0 {
+		if r.bytes.refill(now, 0); r.bytes.tokens <= 0 {
 			return false
 		}
 		r.bytes.tokens -= float64(n)
@@ -204,8 +224,8 @@ func (r *recordLimiter) take(now time.Time, n int) bool {
 
 // takeAll says whether a request of so many records, n bytes in all, may pass
 // at now: it does when one record may, and those behind it pay for the rest.
-func (r *recordLimiter) takeAll(now time.Time, records, n int) bool {
-	if !r.take(now, n) {
+func (r *recordLimiter) takeAll(now time.Time, records, n int, taken float64) bool {
+	if !r.take(now, n, taken) {
 		return false
 	}
 	if r.records != nil {
@@ -228,6 +248,19 @@ type postLimiter struct {
 
 func newPostLimiter(perSecond int) *postLimiter {
 	return &postLimiter{ring: make([]time.Time, max(perSecond, 0))}
+}
+
+// left is how many produce requests would be let in at now.
+func (p *postLimiter) left(now time.Time) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := 0
+	for _, at := range p.ring {
+		if at.IsZero() || now.Sub(at) >= time.Second {
+			n++
+		}
+	}
+	return n
 }
 
 // take says whether a produce request at now is within the limit.

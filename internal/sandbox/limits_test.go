@@ -24,6 +24,7 @@ func TestParseLimits(t *testing.T) {
 	fast := standard
 	fast.RecordsPerSecond = 0
 	f("basic,records=0", fast)
+	f("basic,records=333,posts=10,bytes=2MB,message=1.5MiB", Limits{PostsPerSecond: 10, RecordsPerSecond: 333, BytesPerSecond: 2_000_000, MessageBytes: 1_572_864})
 
 	bad := func(s string) {
 		t.Helper()
@@ -32,6 +33,10 @@ func TestParseLimits(t *testing.T) {
 		}
 	}
 	bad("premium")
+	bad("basic,records=2KB")
+	bad("basic,bytes=3GB")
+	bad("basic,bytes=-1MB")
+	bad("basic,bytes=MB")
 	bad("dedicated:0")
 	bad("dedicated:x")
 	bad("basic,records")
@@ -43,7 +48,7 @@ func TestParseLimits(t *testing.T) {
 // let through.
 func granted(l *recordLimiter, begin time.Time, d, step time.Duration, n int) (at []time.Duration) {
 	for t := time.Duration(0); t < d; t += step {
-		if l.take(begin.Add(t), n) {
+		if l.take(begin.Add(t), n, 0) {
 			at = append(at, t)
 		}
 	}
@@ -91,15 +96,15 @@ func TestRecordLimiter(t *testing.T) {
 func TestByteLimiterDebt(t *testing.T) {
 	l := newRecordLimiter(Limits{BytesPerSecond: 1000})
 	begin := time.Unix(1000, 0)
-	if !l.take(begin, 3000) {
+	if !l.take(begin, 3000, 0) {
 		t.Fatal("the large record was refused")
 	}
 	for _, d := range []time.Duration{0, time.Second, 2900 * time.Millisecond} {
-		if l.take(begin.Add(d), 1) {
+		if l.take(begin.Add(d), 1, 0) {
 			t.Errorf("granted %s later", d)
 		}
 	}
-	if !l.take(begin.Add(3*time.Second), 1) {
+	if !l.take(begin.Add(3*time.Second), 1, 0) {
 		t.Error("still refused after 3 s")
 	}
 }

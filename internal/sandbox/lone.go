@@ -34,7 +34,7 @@ type lone struct {
 	running bool
 	closed  bool
 	all     sync.WaitGroup
-	client  *kgo.Client // of the goroutine that runs
+	client  *kgo.Client // set once
 }
 
 // again has p sent again, and acked.
@@ -67,13 +67,28 @@ func (l *lone) next() *pending {
 	return p
 }
 
-func (b *broker) sendAlone(ctx context.Context, r *kgo.Record) (err error) {
+func (b *broker) sendAlone(ctx context.Context, r *kgo.Record) error {
+	b.lone.mu.Lock()
 	if b.lone.client == nil {
+		var err error
 		if b.lone.client, err = kgo.NewClient(append(b.opts[:len(b.opts):len(b.opts)], kgo.ProducerLinger(0))...); err != nil {
+			b.lone.mu.Unlock()
 			return err
 		}
 	}
-	return b.lone.client.ProduceSync(ctx, r).FirstErr()
+	client := b.lone.client
+	b.lone.mu.Unlock()
+	return client.ProduceSync(ctx, r).FirstErr()
+}
+
+// purge makes the client let go of a topic.
+func (l *lone) purge(topic string) {
+	l.mu.Lock()
+	client := l.client
+	l.mu.Unlock()
+	if client != nil {
+		client.PurgeTopicsFromProducing(topic)
+	}
 }
 
 // close waits for the record that is on its way. Its context has ended.

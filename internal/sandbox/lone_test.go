@@ -82,3 +82,40 @@ func TestMetadataRefused(t *testing.T) {
 	f(kerr.TopicAuthorizationFailed, 40301)
 	f(kerr.InvalidTopicException, 40002)
 }
+
+// A topic that is deleted and made anew takes records again, and the number of
+// partitions it has now.
+func TestTopicAnew(t *testing.T) {
+	s := start(t, nil)
+	f := func(partitions int) {
+		t.Helper()
+		if err := s.broker.createTopic(t.Context(), "anew", int32(partitions), 1, nil, false); err != nil {
+			t.Fatal(err)
+		}
+		// Until the gateway has heard that its topic is gone, it may say so.
+		body := fmt.Sprintf(`{"partition_id":%d,"value":{"type":"STRING","data":"a"}}`, partitions-1)
+		limit := time.Now().Add(10 * time.Second)
+		for got := codes(post(t, s, "anew", body)); got != "200"; got = codes(post(t, s, "anew", body)) {
+			if time.Now().After(limit) {
+				t.Fatalf("%d partitions: %s", partitions, got)
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	f(3)
+	req := kmsg.NewPtrDeleteTopicsRequest()
+	req.TopicNames = []string{"anew"}
+	rt := kmsg.NewDeleteTopicsRequestTopic()
+	rt.Topic = &req.TopicNames[0]
+	req.Topics = append(req.Topics, rt)
+	if _, err := req.RequestWith(t.Context(), s.broker.client); err != nil {
+		t.Fatal(err)
+	}
+	if got := codes(post(t, s, "anew", rec)); got == "200" {
+		t.Error("stored in a topic that is gone")
+	}
+	f(5)
+	if got, err := s.Records(t.Context(), "anew"); err != nil || len(got) != 1 {
+		t.Errorf("%d stored, %v", len(got), err)
+	}
+}

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -33,12 +34,49 @@ func (x *exchange) reject(a *answer) bool {
 
 // dressed gives a the headers that the server puts on every answer.
 func (x *exchange) dressed(a *answer) *answer {
-	if f := x.flavour; f.server != "" && !a.dressed {
+	if a.dressed {
+		return a
+	}
+	a.dressed = true
+	if f := x.flavour; f.server != "" {
 		a.with("Server", f.server)
 		a.headers = append(a.headers, f.headers...)
-		a.dressed = true
+	}
+	for _, h := range x.sb.rateHeaders(a.status) {
+		if !slices.ContainsFunc(a.headers, func(o header) bool { return o.name == h.name }) {
+			a.headers = append(a.headers, h)
+		}
 	}
 	return a
+}
+
+// rateHeaders are what FaultRateHeaders puts on an answer with that status:
+// what is left of the limit of produce requests, and when to come again.
+// Without a limit there is nothing to say but that.
+func (s *Sandbox) rateHeaders(status int) []header {
+	f := s.faults.Load().rateHeaders
+	if f == nil || status != 429 && status/100 != 2 {
+		return nil
+	}
+	wait := f.RetryAfter
+	if wait == "" {
+		wait = "1"
+	}
+	var out []header
+	left := 0
+	if limit := s.limits.PostsPerSecond; limit > 0 {
+		out = append(out, header{"X-RateLimit-Limit", strconv.Itoa(limit)})
+		if status != 429 {
+			left = s.posts.left(s.cfg.clock())
+		}
+	} else if status != 429 {
+		return nil
+	}
+	out = append(out, header{"X-RateLimit-Remaining", strconv.Itoa(left)}, header{"X-RateLimit-Reset", wait})
+	if status == 429 {
+		out = append(out, header{"Retry-After", wait})
+	}
+	return out
 }
 
 // handle answers one request and says whether the connection may be used again.

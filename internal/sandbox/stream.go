@@ -15,32 +15,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// endKind is how a stream's response ends.
-type endKind uint8
-
-const (
-	endNone    endKind = iota
-	endClean           // all reports, last chunk; the connection may go on
-	endClose           // all reports, last chunk, close
-	endNow             // last chunk and close at once; the rest gets no report
-	endReset           // reports up to keep, RST
-	endCut             // reports up to keep, FIN without a last chunk
-	endCutMid          // the same inside a chunk
-	endTimeout         // 503 when nothing was sent yet, else as endCut
-	endLost            // the connection is gone
-)
-
-// ending is a decision to end; the first one taken stands, but one that does
-// not wait for reports replaces one that does.
-type ending struct {
-	kind endKind
-	keep int // reports to write before endReset, endCut, endCutMid; -1: none beyond those written
-}
-
-func (e ending) waits() bool {
-	return e.kind == endClean || e.kind == endClose || e.kind >= endReset && e.kind <= endCutMid && e.keep >= 0
-}
-
 // stream is one produce request: this goroutine reads and produces, the writer
 // reports.
 type stream struct {
@@ -61,6 +35,7 @@ type stream struct {
 	forced chan struct{} // closed when end no longer waits for reports
 	timers []*time.Timer
 
+	refused atomic.Pointer[answer]      // what endRefused says
 	overdue atomic.Pointer[activeFault] // a terminal fault whose age has come
 
 	opened  time.Time
@@ -174,46 +149,12 @@ func (st *stream) stopTimers() {
 	st.timers = nil
 }
 
-// finish decides how the stream ends and wakes whoever waits. It may be called
-// from any goroutine.
-func (st *stream) finish(e ending) {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	first := st.end.kind == endNone
-	if !first && (!st.end.waits() || e.waits()) {
-		return
-	}
-	st.end = e
-	if first {
-		close(st.ended)
-	}
-	if !e.waits() {
-		close(st.forced)
-	}
-	if e.kind != endClean {
-		st.cancel()
-		st.c.interrupt()
-	}
-	signal(st.queue.wake)
-}
-
-func (st *stream) endKind() endKind {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	return st.end.kind
-}
-
-func (st *stream) isEnded() bool {
-	select {
-	case <-st.ended:
-		return true
-	default:
-		return false
-	}
-}
-
 // read reads the body to its end, or until the stream is ended otherwise.
 func (st *stream) read() {
+	if st.faults.buffering {
+		st.readBuffered()
+		return
+	}
 	scan := newScanner()
 	for !st.isEnded() {
 		var err error
@@ -356,7 +297,7 @@ func (st *stream) produce(p *pending, src []byte, soft error) *codeError {
 	if soft != nil {
 		return &codeError{400, soft.Error()}
 	}
-	if !sb.limiter.take(st.now, len(src)) {
+	if !sb.limiter.take(st.now, len(src), st.faults.set.taken(st.now)) {
 		return &codeError{429, usualText(429, st.topic, 0)}
 	}
 	sb.stats.grantRate.add(st.now, 1)
@@ -578,58 +519,6 @@ func (st *stream) slowFor(src []byte) []*activeFault {
 		}
 	}
 	return out
-}
-
-// checkEnds ends the stream where a fault says so, by the records read.
-func (st *stream) checkEnds() {
-	if f := st.overdue.Load(); f != nil {
-		st.endBy(f)
-	}
-	for _, f := range st.faults.ends {
-		if f.Kind != FaultExpire && f.Age == 0 && st.records >= f.After {
-			st.endBy(f)
-		}
-	}
-}
-
-// endAtAge ends the stream by a timer. A terminal report must be the last
-// one, so that is left to the reader.
-func (st *stream) endAtAge(f *activeFault) {
-	if f.Kind == FaultTerminal {
-		st.overdue.Store(f)
-		st.c.interrupt()
-		return
-	}
-	st.endBy(f)
-}
-
-// endBy ends the stream as fault f says.
-func (st *stream) endBy(f *activeFault) {
-	if st.isEnded() {
-		return
-	}
-	keep := -1
-	if f.Lost >= 0 {
-		keep = max(0, st.queue.count()-f.Lost)
-	}
-	switch f.Kind {
-	case FaultTerminal:
-		text := f.Message
-		if text == "" {
-			text = "Error processing message: Unexpected character ('}' (code 125)): expected a valid value"
-		}
-		st.terminal(text)
-	case FaultReset:
-		st.finish(ending{endReset, keep})
-	case FaultCut:
-		kind := endCut
-		if f.Mid {
-			kind = endCutMid
-		}
-		st.finish(ending{kind, keep})
-	case FaultEnd:
-		st.finish(ending{kind: endClose})
-	}
 }
 
 // isTimeout says whether err is a deadline that passed.

@@ -122,6 +122,7 @@ func runV2(t *testing.T, name string, cases []v2Case) {
 // Confluent: four members always there, nulls kept, the record's partition
 // wins, unknown members named.
 func TestV2Confluent(t *testing.T) {
+	t.Parallel()
 	runV2(t, V2Confluent, []v2Case{
 		{binaryV2, "", `{"records":[{"key":"a2V5","value":"AAH/","partition":0},{"value":null,"partition":0},{"key":null,"partition":0}]}`, 200,
 			`{"offsets":[{"partition":0,"offset":0,"error_code":null,"error":null},{"partition":0,"offset":1,"error_code":null,"error":null},{"partition":0,"offset":2,"error_code":null,"error":null}],"key_schema_id":null,"value_schema_id":null}`,
@@ -162,6 +163,7 @@ func TestV2Confluent(t *testing.T) {
 // Pandaproxy: one entry a partition with the batch's first offset, a missing
 // key empty, and a parser that says no more than an offset.
 func TestV2Pandaproxy(t *testing.T) {
+	t.Parallel()
 	runV2(t, V2Pandaproxy, []v2Case{
 		{binaryV2, "", `{"records":[{"key":"a2V5","value":"AAH/","partition":0},{"value":"","partition":0},{"partition":0}]}`, 200,
 			`{"offsets":[{"partition":0,"offset":0}]}`, `0:"key"="\x00\x01\xff"; 0:""=""; 0:""=null`},
@@ -196,6 +198,7 @@ func TestV2Pandaproxy(t *testing.T) {
 // Karapace: what Python finds false becomes no bytes, base64 is read as
 // loosely as it does, the topic is looked at before the body's shape.
 func TestV2Karapace(t *testing.T) {
+	t.Parallel()
 	runV2(t, V2Karapace, []v2Case{
 		{binaryV2, "", `{"records":[{"key":"a2V5","value":"AAH/","partition":0},{"value":null,"partition":0},{"key":"","partition":"0"},{"key":null,"value":0,"partition":0}]}`, 200,
 			`{"key_schema_id":null,"offsets":[{"offset":0,"partition":0},{"offset":1,"partition":0},{"offset":2,"partition":0},{"offset":3,"partition":0}],"value_schema_id":null}`,
@@ -232,6 +235,7 @@ func TestV2Karapace(t *testing.T) {
 
 // Strimzi: headers and timestamps, text, always 200 once the body is good.
 func TestV2Strimzi(t *testing.T) {
+	t.Parallel()
 	runV2(t, V2Strimzi, []v2Case{
 		{binaryV2, "", `{"records":[{"key":"a2V5","value":"AAH/","partition":0,"timestamp":12345,"headers":[{"key":"h","value":"dg=="},{"key":"e","value":""}]}]}`, 200,
 			`{"offsets":[{"partition":0,"offset":0}]}`, `0:"key"="\x00\x01\xff" h:"v" e:"" @12345`},
@@ -325,6 +329,7 @@ const path3 = "/v3/clusters/lkc-sandbox/topics/%s/records"
 
 // A failed record's error has each server's shape, and the others are written.
 func TestV2Reports(t *testing.T) {
+	t.Parallel()
 	const body = `{"records":[{"value":"YQ==","partition":0},{"value":"Yg==","partition":1},{"value":"Yw==","partition":0}]}`
 	f := func(name, fault string, status, wantStored int, want ...string) {
 		t.Helper()
@@ -349,6 +354,19 @@ func TestV2Reports(t *testing.T) {
 	f(V2Pandaproxy, "report=7,contains=Yw,stored=true", 200, 3, `{"partition":0,"error_code":7,"offset":-1}`)
 	f(V2Karapace, "report=2,contains=Yg,message=later", 422, 2, `{"offset":0,"partition":0},{"error":"later","error_code":2},{"offset":1,"partition":0}`)
 	f(V2Strimzi, "report=500,contains=Yg,message=later", 200, 2, `{"error_code":500,"message":"later"}`)
+	// What v3 reports, each server says in its own codes.
+	f(V2Confluent, "report=429,count=1", 200, 2, `"error_code":50003`)
+	f(V2Confluent, "report=413,count=1", 200, 2, `"error_code":50002`)
+	f(V2Pandaproxy, "report=50003,contains=Yg", 200, 2, `{"partition":1,"error_code":7,"offset":-1}`)
+	f(V2Pandaproxy, "report=429,contains=Yg", 200, 2, `"error_code":89`)
+	f(V2Pandaproxy, "report=50002,contains=Yg", 200, 2, `"error_code":-1`)
+	f(V2Pandaproxy, "report=40301", 200, 0, `"error_code":29`)
+	f(V2Karapace, "report=50003,count=1", 422, 2, `"error_code":2`)
+	f(V2Karapace, "report=40301,count=1", 422, 2, `"error_code":1`)
+	f(V2Strimzi, "report=50003,count=1", 200, 2, `"error_code":500`)
+	f(V2Strimzi, "report=40403,count=1", 200, 2, `"error_code":404`)
+	f(V2Strimzi, "report=12345,count=1", 200, 2, `"error_code":12345`)
+
 	f(V2Confluent, "garbage=2", 200, 3, "<html>")
 	f(V2Confluent, "garbage=3", 200, 3, `"offset":1`)
 	f(V2Karapace, "unknown-topic", 404, 0, "40401")

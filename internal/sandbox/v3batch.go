@@ -60,7 +60,7 @@ func postBatch(x *exchange) bool {
 	if st.isEnded() || !st.collect(len(items)) {
 		return st.conclude(items, nil)
 	}
-	return st.conclude(items, batchAnswer(newReportFormat(st.cluster, topic), entries, items, &s.stats))
+	return st.conclude(items, x.dressed(batchAnswer(newReportFormat(st.cluster, topic), entries, items, &s.stats)))
 }
 
 // produceEntry takes one entry through the steps of a record on a stream.

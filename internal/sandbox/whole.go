@@ -36,6 +36,27 @@ func (st *stream) readWhole(most int64) (err error) {
 	return nil
 }
 
+// readBuffered reads the body to its end before it looks at any of it, as a
+// proxy does that hands nothing on before.
+func (st *stream) readBuffered() {
+	refuse := func(status int) {
+		st.refused.Store(htmlPage(st.req, status, statusText(status)))
+		st.finish(ending{kind: endRefused})
+	}
+	err := st.readWhole(maxWhole)
+	switch {
+	case st.isEnded():
+	case err == nil:
+		st.scan(newScanner(), true)
+	case errors.Is(err, errTooLong):
+		refuse(413)
+	case errors.Is(err, errIdle):
+		refuse(408)
+	default:
+		st.finish(ending{kind: endLost})
+	}
+}
+
 // unread answers for a body that could not be read whole: a, or nothing when
 // the client or a fault ended the connection. It returns false.
 func (st *stream) unread(err error, a *answer) bool {

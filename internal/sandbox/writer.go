@@ -30,6 +30,7 @@ type writer struct {
 	written int       // reports formed
 	odd     int       // how many odd chunks were cut
 	stalled time.Time // when the present stall began
+	held    bool      // a buffering proxy keeps back what is in out
 	failed  bool      // the connection is not to be used any further
 
 	zip    *gzip.Writer // with Accept-Encoding: gzip
@@ -37,7 +38,7 @@ type writer struct {
 }
 
 func newWriter(st *stream) *writer {
-	w := &writer{st: st, format: newReportFormat(st.cluster, st.topic)}
+	w := &writer{st: st, format: newReportFormat(st.cluster, st.topic), held: st.faults.buffering}
 	if st.req.hasToken("Accept-Encoding", "gzip") && !st.c.sb.cfg.NoGzip {
 		w.zip = gzip.NewWriter(&w.zipped)
 	}
@@ -187,6 +188,9 @@ func (w *writer) begin() {
 	w.out = append(w.out, "HTTP/1.1 200 OK\r\nDate: "...)
 	w.out = time.Now().UTC().AppendFormat(w.out, httpDate)
 	w.out = append(w.out, "\r\nContent-Type: application/json\r\n"...)
+	for _, h := range w.st.c.sb.rateHeaders(200) {
+		w.out = append(w.out, h.name+": "+h.value+"\r\n"...)
+	}
 	if w.zip != nil {
 		w.out = append(w.out, "Vary: Accept-Encoding\r\nContent-Encoding: gzip\r\n"...)
 	}
@@ -269,6 +273,9 @@ func (w *writer) flush() {
 		w.out = w.out[:0]
 		return
 	}
+	if w.held {
+		return
+	}
 	if err := w.st.c.write(w.out); err != nil {
 		w.failed = true
 		w.st.finish(ending{kind: endLost})
@@ -280,6 +287,7 @@ func (w *writer) flush() {
 func (w *writer) close(e ending) {
 	st := w.st
 	st.c.sb.stats.lost.Add(int64(st.queue.count() - w.written))
+	w.held = w.held && e.kind >= endReset && e.kind <= endCutMid
 	switch e.kind {
 	case endClean, endClose, endNow:
 		w.begin()
@@ -299,6 +307,10 @@ func (w *writer) close(e ending) {
 			break
 		}
 		w.flush()
+	case endRefused:
+		w.failed = true
+		_ = st.c.write(st.refused.Load().encode(st.req, true))
+		st.c.lingerClose()
 	case endReset, endCut:
 		w.flush()
 	case endCutMid:

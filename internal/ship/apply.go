@@ -225,7 +225,7 @@ func (s *Service) startRoute(r *config.Route) error {
 	if err != nil {
 		return fmt.Errorf("route %s: %w", r.Name, err)
 	}
-	l := &lane{name: r.Name, cluster: s.clusters[r.Cluster], dead: dead, spill: r.Spill, id: s.addRoute(r.Name, dead)}
+	l := &lane{name: r.Name, cluster: s.clusters[r.Cluster], dead: dead, spill: r.Spill, ordered: r.Ordering != "none", id: s.addRoute(r.Name, dead)}
 	if r.Buffer.Type == "disk" {
 		if l.buffer = s.buffers[r.Name]; l.buffer != nil {
 			l.buffer.SetRoute(l.id)

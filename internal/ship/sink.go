@@ -21,6 +21,7 @@ type lane struct {
 	dead    *deadLetter
 	buffer  *buffer // nil: none
 	spill   string  // parked, never or always
+	ordered bool    // by key, or strictly
 }
 
 // sink takes what one input makes. It implements ingest.Sink.
@@ -74,10 +75,12 @@ func (k *sink) giveUp(b *record.Batch, why error) bool {
 // take finds a place for b. With an error b is still the caller's.
 func (k *sink) take(b *record.Batch) error {
 	l := k.lanes[b.Route]
-	if k.buffers && l.buffer != nil {
+	spills := l.buffer != nil && l.spill != "never"
+	// In order nothing may pass by the buffer that is to be behind, or before,
+	// what is in it: at the next start both would come at once.
+	if l.buffer != nil && (k.buffers || spills && l.ordered) {
 		return k.store(l, b)
 	}
-	spills := l.buffer != nil && l.spill != "never"
 	ctx := k.ctx
 	if spills && l.spill == "always" {
 		var cancel context.CancelFunc
@@ -106,7 +109,7 @@ func (k *sink) take(b *record.Batch) error {
 // store puts b in its route's buffer. Its origin is told once it is durable.
 func (k *sink) store(l *lane, b *record.Batch) error {
 	for {
-		err := l.buffer.Append(k.ctx, b, k.s.where, func(b *record.Batch, err error) { k.stored(l, b, err) })
+		err := k.append(l, b)
 		switch {
 		case err == nil:
 			return nil
@@ -121,6 +124,26 @@ func (k *sink) store(l *lane, b *record.Batch) error {
 			return err
 		}
 	}
+}
+
+// append puts b into the buffer's queue. In order it waits until it is durable:
+// one that is not taken must not come behind the next.
+func (k *sink) append(l *lane, b *record.Batch) error {
+	if !l.ordered {
+		return l.buffer.Append(k.ctx, b, k.s.where, func(b *record.Batch, err error) { k.stored(l, b, err) })
+	}
+	done := make(chan error, 1)
+	err := l.buffer.Append(k.ctx, b, k.s.where, func(b *record.Batch, err error) {
+		if err == nil || errors.Is(err, spool.ErrDropped) {
+			k.stored(l, b, err)
+			err = nil
+		}
+		done <- err
+	})
+	if err == nil {
+		err = <-done
+	}
+	return err
 }
 
 // storeAgain is how long a batch waits that a disk did not take.

@@ -42,6 +42,7 @@ var (
 	idleTimeout     = []byte("Idle timeout expired: ")
 	quotesData      = []byte("Bad Request: data=") // these two repeat what the record holds
 	quotesField     = []byte("Unrecognized field ")
+	batchMate       = []byte("it was part of a batch which had one more more invalid records") // Kafka's Sender, in these words
 )
 
 // Judge returns what a delivery report with this code and message means. A
@@ -99,6 +100,11 @@ func Judge(code int, message []byte) Verdict {
 	case 40403:
 		return Verdict{Outcome: record.Retry, Reason: "unknown_topic", Judged: true}
 	case 50002:
+		// Kafka refused a whole batch for another record in it; this one was not
+		// written, and is fine.
+		if bytes.Contains(message, batchMate) {
+			return Verdict{Outcome: record.Retry, Reason: "batch_mate", Judged: true}
+		}
 		return Verdict{Outcome: record.Rejected, Reason: "kafka_error"}
 	case 50003:
 		return Verdict{Outcome: record.Unknown, Reason: "kafka_retriable", Judged: true}

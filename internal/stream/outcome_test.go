@@ -87,6 +87,7 @@ func TestJudge(t *testing.T) {
 	f(40402, "Partition not found.", never("unknown_partition"))
 	f(40403, "This server does not host this topic-partition.", again("unknown_topic"))
 	f(50002, "Invalid timestamp", never("kafka_error"))
+	f(50002, "Failed to append record because it was part of a batch which had one more more invalid records", again("batch_mate"))
 	f(50003, "Expiring 1 record(s) for t-0:120000 ms has passed since batch creation", unknown("kafka_retriable"))
 	f(50302, "Broker not available", unknown("broker_unavailable"))
 

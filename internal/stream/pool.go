@@ -93,6 +93,7 @@ type Pool struct {
 	lastGood  atomic.Int64 // when a record was last delivered, as pool time
 	starving  atomic.Int32 // topics waiting for a stream
 	posting   atomic.Int32 // serve goroutines waiting for the budget of POSTs
+	behind    atomic.Int64 // records waiting for an earlier one of their key
 	probe     chan struct{}
 	idle      chan struct{} // one token: a topic has nothing outstanding, or failed
 	failed    chan struct{}
@@ -117,6 +118,7 @@ type Pool struct {
 	warnedAt  map[string]time.Time
 	err       error
 	trouble   error // why the endpoint does not answer, until it does
+	doubt     doubt // of the credentials
 }
 
 // New returns a Pool that has not connected yet. observe, when not nil, gets
@@ -381,6 +383,7 @@ func (p *Pool) Stats() Stats {
 		s.Open++
 	})
 	s.PerSecond, s.Found = p.limiter.PerSecond(), p.limiter.Found()
+	s.Behind = int(p.behind.Load())
 	return s
 }
 

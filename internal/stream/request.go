@@ -202,11 +202,12 @@ func (s *stream) launch() error {
 		s.t.unredirect()
 		return err
 	}
-	head, err := p.requestHead(p.ctx, s.url, s.wire, len(q.body))
+	head, authorization, err := p.requestHead(p.ctx, s.url, s.wire, len(q.body))
 	if err != nil {
 		l.Close()
 		return fmt.Errorf("request for topic %q: %w", s.t.name, err)
 	}
+	s.authorization = authorization
 	s.attach(l)
 	p.stats.opened()
 	now := time.Now()
