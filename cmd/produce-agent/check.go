@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
+	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -15,6 +17,7 @@ import (
 	"github.com/goccy/go-json"
 	"github.com/spf13/cobra"
 
+	"github.com/produce-agent/produce-agent/internal/auth"
 	"github.com/produce-agent/produce-agent/internal/config"
 	"github.com/produce-agent/produce-agent/internal/stream"
 	"github.com/produce-agent/produce-agent/internal/stream/dialect"
@@ -99,7 +102,7 @@ func connectAll(ctx context.Context, w io.Writer, cfg *config.Config) error {
 	status := exitOK
 	for i := range cfg.Clusters {
 		c := &cfg.Clusters[i]
-		line, err := connectTo(ctx, cfg, c)
+		line, err := connectTo(ctx, cfg, c, checkTokens(cfg.DataDir))
 		if err != nil {
 			line = err.Error()
 			var s *statusError
@@ -120,11 +123,12 @@ func connectAll(ctx context.Context, w io.Writer, cfg *config.Config) error {
 // connectTo asks one cluster and returns what there is to say.
 //
 // Errors: always a *statusError.
-func connectTo(ctx context.Context, cfg *config.Config, c *config.Cluster) (string, error) {
-	address, err := clusterAddress(c)
+func connectTo(ctx context.Context, cfg *config.Config, c *config.Cluster, tokens string) (string, error) {
+	address, err := clusterAddress(c, tokens, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return "", &statusError{exitFailure, err}
 	}
+	defer auth.Close(address.Auth)
 	target, err := stream.Resolve(ctx, address)
 	if err != nil {
 		var e *stream.EndpointError
@@ -170,19 +174,23 @@ func uncarried(cfg *config.Config, c *config.Cluster, d dialect.Dialect) error {
 	return &statusError{exitConfig, errors.New("reached, but " + strings.Join(all, "; "))}
 }
 
-// askCluster asks for the cluster itself: an endpoint whose path and cluster id
-// are written in the file was not spoken to yet.
+// question returns what to GET of an endpoint, in which media type, and what it
+// means when it is answered.
 // Source: Confluent REST v3 OpenAPI, getKafkaCluster; of a v2 endpoint its
 // topics, which all of them list.
+func question(t *stream.Target) (u *url.URL, accept, reached string) {
+	if t.Dialect.IsV2() {
+		return t.Base.JoinPath("topics"), "application/vnd.kafka.v2+json", fmt.Sprintf("reached %s, dialect %s, ", t, t.Dialect)
+	}
+	return t.Base.JoinPath("v3", "clusters", t.ClusterID), "application/json", fmt.Sprintf("reached %s, cluster %s, dialect %s, ", t, t.ClusterID, t.Dialect)
+}
+
+// askCluster asks for the cluster itself: an endpoint whose path and cluster id
+// are written in the file was not spoken to yet.
 func askCluster(ctx context.Context, t stream.Target, a stream.Address) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, a.DialTimeout+10*time.Second)
 	defer cancel()
-	u, accept := t.Base.JoinPath("v3", "clusters", t.ClusterID), "application/json"
-	reached := fmt.Sprintf("reached %s, cluster %s, dialect %s, ", t.String(), t.ClusterID, t.Dialect)
-	if t.Dialect.IsV2() {
-		u, accept = t.Base.JoinPath("topics"), "application/vnd.kafka.v2+json"
-		reached = fmt.Sprintf("reached %s, dialect %s, ", t.String(), t.Dialect)
-	}
+	u, accept, reached := question(&t)
 	where := u.Redacted()
 	fail := func(status int, format string, args ...any) (string, error) {
 		return "", &statusError{status, fmt.Errorf(format, args...)}
@@ -193,39 +201,31 @@ func askCluster(ctx context.Context, t stream.Target, a stream.Address) (string,
 	}
 	req.Header.Set("Accept", accept)
 	req.Header.Set("User-Agent", stream.UserAgent)
-	authorization, err := t.Auth.Authorization(ctx)
-	if err != nil {
-		return fail(exitFailure, "not reached: %w", err)
+	if _, err := stream.Authorize(ctx, req, t.Auth); err != nil {
+		return fail(credentialStatus(err), "not asked: %w", inKeys(err))
 	}
-	if authorization != "" {
-		req.Header.Set("Authorization", authorization)
-	}
-	client := &http.Client{
-		Transport: &http.Transport{
-			TLSClientConfig: t.TLS, TLSHandshakeTimeout: a.DialTimeout, DisableKeepAlives: true,
-			TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{},
-		},
-		// Credentials must not go elsewhere.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
+	client := stream.Client(u.Scheme, t.TLS, t.Proxy, a.DialTimeout)
+	defer client.CloseIdleConnections()
 	resp, err := client.Do(req)
 	if err != nil {
-		return fail(exitFailure, "not reached: %w", err)
+		return fail(credentialStatus(err), "not reached: %w", inKeys(err))
 	}
 	defer resp.Body.Close()
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
 	said := strings.TrimSpace(strconv.Itoa(resp.StatusCode)+" "+http.StatusText(resp.StatusCode)) + saidBy(body)
 	switch code := resp.StatusCode; {
 	case code == http.StatusOK && a.HasAuth:
-		return reached + "credentials accepted", nil
+		return reached + "credentials accepted: " + auth.Describe(t.Auth), nil
 	case code == http.StatusOK:
 		return reached + "no credentials asked for", nil
 	case code == http.StatusUnauthorized && !a.HasAuth:
 		return fail(exitDenied, "refused: %s answered %s: it wants credentials: give auth.username and auth.password", where, said)
+	case code == http.StatusUnauthorized && auth.Remedy(t.Auth) != "":
+		return fail(exitDenied, "refused: %s answered %s: %s", where, said, auth.Remedy(t.Auth))
 	case code == http.StatusUnauthorized:
 		return fail(exitDenied, "refused: %s answered %s: check auth.username and auth.password; it must be a key of this Kafka cluster, a cloud key is another thing", where, said)
 	case code == http.StatusForbidden && a.HasAuth:
-		return reached + "credentials accepted, though they may not look at the cluster (" + said + "): whether they may write shows when records are sent", nil
+		return reached + "credentials accepted, though they may not look at the cluster (" + said + "): whether they may write shows when records are sent: " + auth.Describe(t.Auth), nil
 	case code == http.StatusForbidden:
 		return fail(exitDenied, "refused: %s answered %s: give auth.username and auth.password", where, said)
 	case code == http.StatusMethodNotAllowed || code == http.StatusNotImplemented:
@@ -238,6 +238,25 @@ func askCluster(ctx context.Context, t stream.Target, a stream.Address) (string,
 		return fail(exitFailure, "reached, but %s answered %s: try again later", where, said)
 	}
 	return fail(exitFailure, "reached, but %s answered %s: is this a Kafka REST endpoint?", where, said)
+}
+
+// credentialStatus is exitDenied where credentials were refused on the way.
+func credentialStatus(err error) int {
+	var token *auth.TokenError
+	var proxy *auth.ProxyError
+	if errors.As(err, &token) && token.Denied || errors.As(err, &proxy) && proxy.Denied {
+		return exitDenied
+	}
+	return exitFailure
+}
+
+// checkTokens is tokenDir, but makes nothing in a data_dir: who checks may be
+// another user than the agent's.
+func checkTokens(dataDir string) string {
+	if _, err := os.Stat(tokenDir(dataDir)); err != nil {
+		dataDir = ""
+	}
+	return tokenDir(dataDir)
 }
 
 // saidBy returns an error answer's message in one line, in front of which ": "

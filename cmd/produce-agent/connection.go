@@ -1,12 +1,12 @@
 package main
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,10 +28,12 @@ type connection struct {
 	secretFile     string
 	caFile         string
 	limits         string
+	dialect        string
 	agents         int
 	headroom       config.Percent
-	dialect        string
 	allowPlaintext bool
+	creds          credentials
+	tokens         string // where tokens are kept
 
 	secret string // from the environment
 	used   []string
@@ -44,11 +46,12 @@ func (c *connection) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.secretFile, "api-secret-file", "", "file that holds the API secret or password; the environment may hold it instead (PRODUCE_AGENT_API_SECRET, KAFKA_API_SECRET)")
 	f.StringVar(&c.caFile, "ca-file", "", "PEM file with the authorities to trust instead of the system's")
 	f.StringVar(&c.limits, "limits", "", "the cluster's limits to stay inside: none, basic, standard, enterprise, freight or dedicated:CKU; default is basic for Confluent Cloud and none elsewhere")
+	f.StringVar(&c.dialect, "dialect", "", "how records are sent: "+strings.Join(dialect.Names(), ", ")+"; default is auto: v3-stream, or v2 where the endpoint has no REST v3. See docs/dialects.md (PRODUCE_AGENT_DIALECT)")
 	f.IntVar(&c.agents, "fleet-agents", 1, "how many agents produce to the cluster, 1..100000: this one takes its part of --limits. See also --fleet-headroom")
 	c.headroom = config.DefaultHeadroom
 	f.Var(&c.headroom, "fleet-headroom", "with --fleet-agents of 2 and more: the share of the cluster's limits that all of them leave unused, 0%..90%")
-	f.StringVar(&c.dialect, "dialect", "", "how records are sent: "+strings.Join(dialect.Names(), ", ")+"; default is auto: v3-stream, or v2 where the endpoint has no REST v3. See docs/dialects.md (PRODUCE_AGENT_DIALECT)")
 	f.BoolVar(&c.allowPlaintext, "allow-plaintext-auth", false, "let credentials go over plain http to another machine")
+	c.creds.flags(f)
 }
 
 // connectionNames are the variables of our own that fromEnvironment reads;
@@ -58,45 +61,12 @@ var connectionNames = []string{
 	"PRODUCE_AGENT_API_SECRET_FILE", "PRODUCE_AGENT_CA_FILE", "PRODUCE_AGENT_LIMITS", "PRODUCE_AGENT_DIALECT",
 }
 
+// ownNames are all variables that are the flags'.
+func ownNames() []string { return slices.Concat(connectionNames, credentialNames) }
+
 // configOptions give a configuration file the environment.
 func configOptions() config.Options {
-	return config.Options{Env: os.LookupEnv, Environ: os.Environ(), Own: connectionNames}
-}
-
-// clusterAddress returns what a configured cluster says, before its endpoint is
-// asked.
-func clusterAddress(c *config.Cluster) (stream.Address, error) {
-	a := stream.Address{
-		URL: c.RESTEndpoint, ClusterID: c.ClusterID, Auth: auth.None{},
-		AllowPlaintext: c.AllowPlaintextAuth, DialTimeout: c.Streams.DialTimeout, Attempts: 1,
-	}
-	var err error
-	if a.Dialect, err = dialect.Parse(c.Dialect); err != nil {
-		return a, fmt.Errorf("dialect: %w", err)
-	}
-	if c.Auth.Type == "basic" {
-		basic, err := auth.NewBasic(c.Auth.Username, c.Auth.Password.Reveal())
-		if err != nil {
-			return a, inKeys(err)
-		}
-		a.Auth, a.HasAuth = basic, true
-	}
-	trust, err := auth.TLSConfig(c.TLS.CAFile)
-	if err != nil {
-		return a, inKeys(err)
-	}
-	if c.TLS.MinVersion == "1.3" {
-		trust.MinVersion = tls.VersionTLS13
-	}
-	if c.TLS.CertFile != "" {
-		own, err := tls.LoadX509KeyPair(c.TLS.CertFile, c.TLS.KeyFile)
-		if err != nil {
-			return a, fmt.Errorf("tls.cert_file: %w", err)
-		}
-		trust.Certificates = []tls.Certificate{own}
-	}
-	a.TLS = trust
-	return a, nil
+	return config.Options{Env: os.LookupEnv, Environ: os.Environ(), Own: ownNames()}
 }
 
 // flagKeys are the keys of a configuration file that mean what flags and
@@ -105,6 +75,12 @@ var flagKeys = strings.NewReplacer(
 	"KAFKA_API_KEY and KAFKA_API_SECRET, or --api-key and --api-secret-file", "auth.username and auth.password",
 	"set --api-key or KAFKA_API_KEY", "set auth.username", "set --api-secret-file or KAFKA_API_SECRET", "set auth.password",
 	"--rest-endpoint", "rest_endpoint", "--cluster-id", "cluster_id", "--api-key", "auth.username", "--api-secret-file", "auth.password",
+	"--bearer-token-file", "auth.token_file", "--identity-pool-id", "identity_pool_id", "--oauth2-token-url", "auth.oauth2.token_url",
+	"--oauth2-client-id", "auth.oauth2.client_id", "--oauth2-client-secret-file", "auth.oauth2.client_secret",
+	"--sts-subject-token-file", "auth.sts.subject_token_file", "--sts-token-url", "auth.sts.token_url",
+	"--cert-file", "tls.cert_file", "--key-file", "tls.key_file",
+	"http://USER@HOST:PORT with --proxy-password-file, or http://USER:PASSWORD@HOST:PORT in a configuration file or PRODUCE_AGENT_PROXY", "http://USER:PASSWORD@HOST:PORT",
+	"--proxy", "proxy", "--auth-type", "auth.type",
 	"--ca-file", "tls.ca_file", "--allow-plaintext-auth", "allow_plaintext_auth: true", "--limits", "limits", "--dialect", "dialect:",
 )
 
@@ -117,13 +93,18 @@ func (r *rephrased) Error() string { return flagKeys.Replace(r.err.Error()) }
 func (r *rephrased) Unwrap() error { return r.err }
 
 // fromEnvironment fills what no flag gave, and remembers which names were used.
-func (c *connection) fromEnvironment() {
+// Errors: credentials that do not go together.
+func (c *connection) fromEnvironment() error {
 	c.endpoint = c.env(c.endpoint, "PRODUCE_AGENT_REST_ENDPOINT", "KAFKA_REST_ENDPOINT", "CONFLUENT_REST_URL")
 	c.clusterID = c.env(c.clusterID, "PRODUCE_AGENT_CLUSTER_ID", "KAFKA_ID")
-	c.apiKey = c.env(c.apiKey, "PRODUCE_AGENT_API_KEY", "KAFKA_API_KEY")
 	c.caFile = c.env(c.caFile, "PRODUCE_AGENT_CA_FILE")
 	c.limits = c.env(c.limits, "PRODUCE_AGENT_LIMITS")
 	c.dialect = c.env(c.dialect, "PRODUCE_AGENT_DIALECT")
+	return c.settle()
+}
+
+func (c *connection) basicFromEnvironment() {
+	c.apiKey = c.env(c.apiKey, "PRODUCE_AGENT_API_KEY", "KAFKA_API_KEY")
 	c.secretFile = c.env(c.secretFile, "PRODUCE_AGENT_API_SECRET_FILE")
 	if c.secretFile == "" {
 		c.secret = c.env("", "PRODUCE_AGENT_API_SECRET", "KAFKA_API_SECRET")
@@ -146,7 +127,7 @@ func (c *connection) env(have string, names ...string) string {
 // address returns what the settings say, before the endpoint is asked.
 func (c *connection) address(cfg stream.Config, log *slog.Logger) (stream.Address, error) {
 	a := stream.Address{
-		URL: c.endpoint, ClusterID: c.clusterID, Auth: auth.None{},
+		URL: c.endpoint, ClusterID: c.clusterID,
 		AllowPlaintext: c.allowPlaintext, DialTimeout: cfg.DialTimeout, Attempts: cfg.MaxAttempts,
 	}
 	var err error
@@ -156,24 +137,18 @@ func (c *connection) address(cfg stream.Config, log *slog.Logger) (stream.Addres
 	a.Waiting = func(err error, attempt int, wait time.Duration) {
 		log.Warn("cannot ask the endpoint for its clusters, will try again", "error", err, "attempt", attempt, "wait", wait)
 	}
-	secret := c.secret
-	if c.secretFile != "" {
-		if secret, err = auth.ReadSecret(c.secretFile); err != nil {
-			return a, err
-		}
-	}
-	if c.apiKey != "" || secret != "" {
-		basic, err := auth.NewBasic(c.apiKey, secret)
-		if err != nil {
-			return a, err
-		}
-		a.Auth, a.HasAuth = basic, true
-	}
-	trust, err := auth.TLSConfig(c.caFile)
+	settings, err := c.settings()
 	if err != nil {
 		return a, err
 	}
-	a.TLS = trust
+	settings.Dir = c.tokens
+	proxy, err := proxyURL(c.creds.proxy, c.creds.proxyPasswordFile)
+	if err != nil {
+		return a, err
+	}
+	if err := equip(&a, settings, auth.TLSFiles{CA: c.caFile, Cert: c.creds.certFile, Key: c.creds.keyFile}, proxy, log); err != nil {
+		return a, err
+	}
 	if len(c.used) > 0 {
 		log.Info("settings taken from the environment", "names", strings.Join(c.used, " "))
 	}

@@ -23,7 +23,7 @@ func somewhere(rnd *rand.Rand, most int) int64 {
 // each at most a window is there twice. ORACLE_CUTS says how often.
 func TestOracleCuts(t *testing.T) {
 	t.Parallel()
-	cuts := times(t, "ORACLE_CUTS", 40)
+	cuts := times(t, "ORACLE_CUTS", 30)
 	rnd := seeded(t)
 	o := newOracle(t, 300, nil)
 	x := newSite(t, o, everyYAML)
@@ -44,9 +44,12 @@ func TestOracleCuts(t *testing.T) {
 	l.appendTo(t, o, x.log("a.log"), 50, 5*time.Millisecond)
 	l.post(t, o, x.listen, 50, 10*time.Millisecond)
 	p, at := x.start()
-	limit := time.Now().Add(patience + time.Duration(cuts)*time.Second)
-	for w.cuts.Load() < int64(cuts) && time.Now().Before(limit) {
-		time.Sleep(20 * time.Millisecond)
+	for limit := time.Now().Add(patience/2 + time.Duration(cuts)*time.Second); w.cuts.Load() < int64(cuts) && time.Now().Before(limit); {
+		select {
+		case <-p.exited:
+			t.Fatalf("it ended:\n%s", p.err.String())
+		case <-time.After(20 * time.Millisecond):
+		}
 	}
 	w.heal()
 	l.end()

@@ -41,9 +41,10 @@ func runFollowing(cmd *cobra.Command, signals *signals, cfg ship.Config, more *s
 			return unread(cmd, more.output, &statusError{exitFailure, err})
 		}
 		defer box.Close()
-	} else {
-		more.conn.fromEnvironment()
+	} else if err := more.conn.fromEnvironment(); err != nil {
+		return err
 	}
+	more.conn.tokens = tokenDir(more.dataDir)
 	profile, err := more.conn.profile()
 	if err != nil {
 		return err
@@ -95,6 +96,7 @@ func followPlan(cfg *ship.Config, more *shipFlags) (*config.Config, error) {
 	c.Name = "main"
 	s := &cfg.Stream
 	c.Streams.Max, c.Streams.InFlight, c.Streams.InFlightBytes = s.Streams, s.InFlight, config.Size(s.InFlightBytes)
+	c.Auth.Patience = s.AuthPatience
 	c.Streams.RotateAfter, c.Streams.RotateRecords, c.Streams.ReportTimeout = s.RotateAfter, s.RotateRecords, s.ReportTimeout
 	c.Streams.Linger, c.Streams.BatchBytes = cfg.Batch.Linger, config.Size(cfg.Batch.Bytes)
 	plan.Clusters = []config.Cluster{c}

@@ -3,11 +3,14 @@ package main
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -38,6 +41,14 @@ func TestMain(m *testing.M) {
 			}
 		}
 		main()
+	}
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given { // most of these tests wait for programs that wait: two a processor
+		if err := flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0))); err != nil {
+			panic(err)
+		}
 	}
 	os.Exit(m.Run())
 }
@@ -137,6 +148,17 @@ func soaking() time.Duration { return lasting("SOAK_TIME") }
 // stalling is for how long a stall goes on, 0 when nobody says.
 func stalling() time.Duration { return lasting("ORACLE_STALL") }
 
+// lengthened is how much longer a program may live where a variable asks for
+// more of something than CI has.
+func lengthened() time.Duration {
+	for _, v := range os.Environ() {
+		if strings.HasPrefix(v, "ORACLE_") && !strings.HasPrefix(v, "ORACLE_SEED=") {
+			return time.Hour
+		}
+	}
+	return 0
+}
+
 // integrating is what a program may take longer in front of a real Kafka, whose
 // brokers come and go.
 func integrating() time.Duration {
@@ -172,7 +194,7 @@ func beginWith(t testing.TB, env []string, stdin io.Reader, out *os.File, args .
 func beginBehind(t testing.TB, by, env []string, stdin io.Reader, out *os.File, args ...string) *program {
 	t.Helper()
 	args = append(append(by, os.Args[0]), args...)
-	ctx, cancel := context.WithTimeout(context.Background(), patience+soaking()+stalling()+integrating())
+	ctx, cancel := context.WithTimeout(context.Background(), patience+soaking()+stalling()+lengthened()+integrating())
 	p := &program{t: t, cmd: exec.CommandContext(ctx, args[0], args[1:]...), exited: make(chan struct{})}
 	p.err.grown, p.out.grown = make(chan struct{}, 1), make(chan struct{}, 1)
 	p.cmd.Dir = t.TempDir()

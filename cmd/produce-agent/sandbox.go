@@ -22,12 +22,14 @@ func newSandbox() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sandbox",
 		Short: "Serve the Kafka REST v3 API over a Kafka in the same process, with scripted faults",
-		Long: `Serve the Kafka REST v3 API, streaming and not, as a Confluent server does,
+		Long: `Serve the Kafka REST v3 API, streaming and not, as a Confluent server does, and
+the v2 API as that one, Redpanda's HTTP Proxy, Karapace or Strimzi's Bridge do,
 over a Kafka-protocol broker in the same process, so that a producer can be
 tried without a cluster and what it sent can be read back by any Kafka client.
 With --brokers it is a REST gateway to a real Kafka.`,
 		Example: `  produce-agent sandbox --topic logs:3
   produce-agent sandbox --topic logs --limits standard --fault report=429,share=0.1
+  produce-agent sandbox --topic logs --fault v2=pandaproxy
   produce-agent sandbox --fault help`,
 		Args:          cobra.NoArgs,
 		SilenceErrors: true,
@@ -99,7 +101,11 @@ func printNextSteps(w io.Writer, s *sandbox.Sandbox, cfg *sandbox.Config) {
 	if len(cfg.Topics) > 0 {
 		topic = cfg.Topics[0].Name
 	}
-	fmt.Fprintf(w, "Kafka REST v3 on %s, cluster %s; Kafka on %s\n\n", s.URL(), s.ClusterID(), s.KafkaAddr())
+	speaks := "v3"
+	if s.Server() != sandbox.V2Confluent {
+		speaks = "v2 as " + s.Server()
+	}
+	fmt.Fprintf(w, "Kafka REST %s on %s, cluster %s; Kafka on %s\n\n", speaks, s.URL(), s.ClusterID(), s.KafkaAddr())
 	if topic == "TOPIC" && !cfg.AutoCreate {
 		fmt.Fprintf(w, "No --topic was given: a record for a topic that is not there blocks its stream for %s.\n\n", cfg.MaxBlock)
 	}
@@ -116,7 +122,11 @@ func printNextSteps(w io.Writer, s *sandbox.Sandbox, cfg *sandbox.Config) {
 	case len(cfg.AuthFiles) > 0:
 		opts += " -u KEY:SECRET"
 	}
-	fmt.Fprintf(w, "Produce:\n  curl%s -H 'Content-Type: application/json' %s/kafka/v3/clusters/%s/topics/%s/records \\\n    -d '{\"value\":{\"type\":\"STRING\",\"data\":\"hello\"}}'\n", opts, s.URL(), s.ClusterID(), topic)
+	if speaks == "v3" {
+		fmt.Fprintf(w, "Produce:\n  curl%s -H 'Content-Type: application/json' %s/kafka/v3/clusters/%s/topics/%s/records \\\n    -d '{\"value\":{\"type\":\"STRING\",\"data\":\"hello\"}}'\n", opts, s.URL(), s.ClusterID(), topic)
+	} else {
+		fmt.Fprintf(w, "Produce:\n  curl%s -H 'Content-Type: application/vnd.kafka.json.v2+json' %s/topics/%s \\\n    -d '{\"records\":[{\"value\":\"hello\"}]}'\n", opts, s.URL(), topic)
+	}
 	fmt.Fprintf(w, "Ship a file:\n  produce-agent ship --rest-endpoint %s -t %s FILE\n", s.URL(), topic)
 	fmt.Fprintf(w, "Read back:\n  kcat -b %s -t %s -C -e\n\nCtrl-C ends it.\n", s.KafkaAddr(), topic)
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/produce-agent/produce-agent/internal/sandbox"
 )
 
 // runCommand runs the sandbox command with args until ctx ends.
@@ -92,6 +94,38 @@ func TestSandboxCommand(t *testing.T) {
 	if err := <-done; err != nil || end.String() != "sandbox: 1 produce requests (0 refused), 2 records read, 1 stored; reports by error_code: 200: 1, 429: 1\n" {
 		t.Errorf("%q, %v", end.String(), err)
 	}
+}
+
+// What to do next is what the server that it plays understands.
+func TestSandboxNextSteps(t *testing.T) {
+	f := func(fault string, want ...string) {
+		t.Helper()
+		cfg := sandbox.DefaultConfig()
+		cfg.Listen, cfg.KafkaListen = "127.0.0.1:0", "127.0.0.1:0"
+		parsed, err := sandbox.ParseFault(fault)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.Faults = sandbox.Faults{parsed}
+		cfg.BearerTokens, cfg.OAuth = []string{"t0ken"}, []sandbox.OAuthClient{{ID: "id", Secret: "s3cret"}}
+		s, err := sandbox.Start(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = s.Close() }()
+		var out strings.Builder
+		printNextSteps(&out, s, &cfg)
+		for _, w := range append(want, "Bearer TOKEN") {
+			if !strings.Contains(out.String(), w) {
+				t.Errorf("%s: want %q\n%s", fault, w, out.String())
+			}
+		}
+		if strings.Contains(out.String(), "t0ken") || strings.Contains(out.String(), "s3cret") {
+			t.Errorf("%s: a secret is printed\n%s", fault, out.String())
+		}
+	}
+	f("v2=confluent", "Kafka REST v3 on", "/kafka/v3/clusters/lkc-sandbox/topics/TOPIC/records")
+	f("v2=strimzi", "Kafka REST v2 as strimzi on", "vnd.kafka.json.v2+json' http://", "/topics/TOPIC \\")
 }
 
 func TestSandboxUsage(t *testing.T) {

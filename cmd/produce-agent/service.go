@@ -36,6 +36,12 @@ var overrides = map[string]config.Override{
 	"api-key":              {Path: "clusters.*.auth.username"},
 	"api-secret-file":      {Path: "clusters.*.auth.password"},
 	"ca-file":              {Path: "clusters.*.tls.ca_file"},
+	"cert-file":            {Path: "clusters.*.tls.cert_file"},
+	"key-file":             {Path: "clusters.*.tls.key_file"},
+	"proxy":                {Path: "clusters.*.proxy"},
+	"auth-type":            {Path: "clusters.*.auth.type"},
+	"auth-patience":        {Path: "clusters.*.auth.patience"},
+	"bearer-token-file":    {Path: "clusters.*.auth.token_file"},
 	"limits":               {Path: "clusters.*.limits"},
 	"fleet-agents":         {Path: "clusters.*.limits.fleet.agents"},
 	"fleet-headroom":       {Path: "clusters.*.limits.fleet.headroom"},
@@ -64,7 +70,7 @@ var overrides = map[string]config.Override{
 }
 
 // beside are flags that go with a configuration file and mean no key of it.
-var beside = []string{"config", "output", "progress", "verbose", "grace", "reports", "help"}
+var beside = []string{"config", "proxy-password-file", "output", "progress", "verbose", "grace", "reports", "help"}
 
 // flagOverrides translates the flags given beside --config.
 //
@@ -87,6 +93,18 @@ func flagOverrides(f *pflag.FlagSet) (all []config.Override, err error) {
 				errs = append(errs, err)
 			}
 			o.Value = secret
+		}
+		if flag.Name == "proxy" {
+			if u, err := auth.ParseProxy(o.Value); err == nil {
+				if _, has := u.User.Password(); has {
+					errs = append(errs, errProxyPassword)
+				}
+			}
+			via, err := proxyURL(o.Value, f.Lookup("proxy-password-file").Value.String())
+			if err != nil {
+				errs = append(errs, err)
+			}
+			o.Value = via
 		}
 		all = append(all, o)
 	})
@@ -128,7 +146,9 @@ func runConfigured(cmd *cobra.Command, args []string, signals *signals, grace ti
 	for _, p := range problems {
 		log.Warn(p.Text, "at", p.Place.String())
 	}
-	return serve(cmd, signals, cfg, grace, log, more, load, func(c *config.Cluster) (stream.Address, error) { return clusterAddress(c) })
+	return serve(cmd, signals, cfg, grace, log, more, load, func(c *config.Cluster) (stream.Address, error) {
+		return clusterAddress(c, tokenDir(cfg.DataDir), log.With("cluster", c.Name))
+	})
 }
 
 // configLogger is the log as the configuration wants it.

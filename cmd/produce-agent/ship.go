@@ -113,9 +113,10 @@ func runShip(cmd *cobra.Command, signals *signals, cfg ship.Config, more *shipFl
 			return unread(cmd, more.output, &statusError{exitFailure, err})
 		}
 		defer box.Close()
-	} else {
-		more.conn.fromEnvironment()
+	} else if err := more.conn.fromEnvironment(); err != nil {
+		return err
 	}
+	more.conn.tokens = tokenDir(more.dataDir)
 	if err := resolve(cmd.Context(), &env, &cfg, &more.conn, log); err != nil {
 		if status := signals.status(); status != 0 {
 			err = &statusError{status, nil}

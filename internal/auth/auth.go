@@ -4,8 +4,6 @@ package auth
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -20,6 +18,60 @@ import (
 type Authorizer interface {
 	// Authorization returns the header's value, "" for none.
 	Authorization(ctx context.Context) (string, error)
+}
+
+// Renewable is an Authorizer whose credentials change while it lives.
+type Renewable interface {
+	Authorizer
+	// Refused is told that a server did not accept value. It returns true where
+	// asking again at once is worth it: there is another value by now, or drop
+	// made way for one.
+	Refused(value string, drop bool) bool
+	// Close ends renewal. The last value stays.
+	Close()
+}
+
+// Refused asks a for another value in place of one that was not accepted; see
+// Renewable.
+func Refused(a Authorizer, value string, drop bool) bool {
+	r, ok := a.(Renewable)
+	return ok && r.Refused(value, drop)
+}
+
+// Close ends what a does in the background, if it does.
+func Close(a Authorizer) {
+	if r, ok := a.(Renewable); ok {
+		r.Close()
+	}
+}
+
+// Header is a request header's name and value.
+type Header struct{ Name, Value string }
+
+// Headers returns what a wants sent beside the Authorization header.
+func Headers(a Authorizer) []Header {
+	if x, ok := a.(interface{ Headers() []Header }); ok {
+		return x.Headers()
+	}
+	return nil
+}
+
+// Describe says as whom a speaks, without anything secret: "bearer token of
+// FILE, good for 12m".
+func Describe(a Authorizer) string {
+	if x, ok := a.(interface{ Describe() string }); ok {
+		return x.Describe()
+	}
+	return ""
+}
+
+// Remedy says what to look at when a server does not accept a's credentials;
+// "" where there is nothing special about them.
+func Remedy(a Authorizer) string {
+	if x, ok := a.(interface{ Remedy() string }); ok {
+		return x.Remedy()
+	}
+	return ""
 }
 
 // None sends no credentials.
@@ -60,11 +112,28 @@ func (b Basic) Authorization(context.Context) (string, error) {
 	return *b.header, nil
 }
 
+// Describe says what kind of credentials these are.
+func (Basic) Describe() string { return "API key" }
+
 // String masks the credentials wherever they would be printed.
 func (Basic) String() string { return "basic ***" }
 
 // GoString masks likewise.
 func (Basic) GoString() string { return "auth.Basic{***}" }
+
+// Certificate says that the client's TLS certificate is all there is to show.
+type Certificate struct{}
+
+// Authorization returns "".
+func (Certificate) Authorization(context.Context) (string, error) { return "", nil }
+
+// Describe says what kind of credentials these are.
+func (Certificate) Describe() string { return "client certificate" }
+
+// Remedy says what to look at.
+func (Certificate) Remedy() string {
+	return "the client certificate is not taken for a user of the cluster: check that the server maps its subject to a principal, and that it is the right one"
+}
 
 // ReadSecret reads a secret from a file; one line break at its end is not part
 // of it.
@@ -78,33 +147,6 @@ func ReadSecret(path string) (string, error) {
 		return "", fmt.Errorf("read secret: %s is empty", path)
 	}
 	return secret, nil
-}
-
-// TLSConfig returns the client's TLS set-up: at least TLS 1.2, HTTP/1.1 only
-// (a server that offers h2 would else answer in it), the system's roots or
-// those of caFile.
-func TLSConfig(caFile string) (*tls.Config, error) {
-	cfg := &tls.Config{
-		MinVersion:         tls.VersionTLS12,
-		NextProtos:         []string{"http/1.1"},
-		ClientSessionCache: tls.NewLRUClientSessionCache(16),
-		// Our writes are 64 KiB: starting each stream with records of one
-		// segment would only cost CPU.
-		DynamicRecordSizingDisabled: true,
-	}
-	if caFile == "" {
-		return cfg, nil
-	}
-	pem, err := os.ReadFile(caFile)
-	if err != nil {
-		return nil, fmt.Errorf("--ca-file: %w", err)
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("--ca-file: %s holds no certificate in PEM form", caFile)
-	}
-	cfg.RootCAs = roots
-	return cfg, nil
 }
 
 // IsLoopback says whether host, without a port, can only be this machine.

@@ -146,7 +146,8 @@ func unwrapAll(err error) error {
 }
 
 func TestTLSConfig(t *testing.T) {
-	cfg, err := TLSConfig("")
+	plain, err := NewTLS(TLSFiles{}, nil)
+	cfg := plain.Config()
 	if err != nil || cfg.RootCAs != nil || cfg.MinVersion != tls.VersionTLS12 || !slices.Equal(cfg.NextProtos, []string{"http/1.1"}) || cfg.InsecureSkipVerify {
 		t.Errorf("%+v, %v", cfg, err)
 	}
@@ -155,7 +156,7 @@ func TestTLSConfig(t *testing.T) {
 	if err := os.WriteFile(good, certificate(t), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if cfg, err := TLSConfig(good); err != nil || cfg.RootCAs == nil {
+	if cfg, err := NewTLS(TLSFiles{CA: good}, nil); err != nil || cfg.Config().RootCAs == nil {
 		t.Errorf("%+v, %v", cfg, err)
 	}
 	bad := func(name, content, want string) {
@@ -166,7 +167,7 @@ func TestTLSConfig(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if _, err := TLSConfig(path); err == nil || !strings.Contains(err.Error(), "--ca-file") || !strings.Contains(err.Error(), want) {
+		if _, err := NewTLS(TLSFiles{CA: path}, nil); err == nil || !strings.Contains(err.Error(), "--ca-file") || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q in it", name, err, want)
 		}
 	}

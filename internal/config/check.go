@@ -131,45 +131,10 @@ func (l *loader) endpoint(c *Cluster, at string) (host string) {
 		l.bad(key, "%s: want http:// or https://, a host, and a path only where the endpoint has one", l.value(key, raw))
 		return ""
 	}
-	if u.Scheme == "http" && !loopback(u.Hostname()) && !c.AllowPlaintextAuth &&
-		(c.Auth.Type == "basic" || c.Auth.Username != "" || c.Auth.Password.Reveal() != "") {
+	if u.Scheme == "http" && !loopback(u.Hostname()) && !c.AllowPlaintextAuth && (c.Auth.Type != "" && c.Auth.Type != "none" || l.authKind(at+".auth") != "none") {
 		l.bad(key, "credentials would go to another machine in plain text for all on the way to read: use https, or say allow_plaintext_auth: true")
 	}
 	return u.Hostname()
-}
-
-func (l *loader) clusterAuth(c *Cluster, at, host string) {
-	at += ".auth"
-	a := &c.Auth
-	given := l.has(at+".username") || l.has(at+".password")
-	if a.Type == "" && !l.failed(at+".type") {
-		a.Type = "none"
-		if given {
-			a.Type = "basic"
-		}
-	}
-	secret := a.Password.Reveal()
-	switch {
-	case l.failed(at + ".type"):
-	case a.Type == "none" && given:
-		l.bad(at+".type", "is none, but a username or password is given: write basic, or leave them out")
-	case a.Type == "none" && limit.IsConfluentCloud(host):
-		l.warn(at, "Confluent Cloud takes no records without credentials: give auth: {type: basic, username: API key, password: its secret}")
-	case a.Type != "basic":
-	case !l.has(at + ".username"):
-		l.bad(at, "username is missing: give the API key of the Kafka cluster, or the user's name")
-	case !l.has(at + ".password"):
-		l.bad(at, "password is missing: give the API key's secret, as ${file:/run/secrets/kafka} or ${env:KAFKA_API_SECRET}")
-	case l.failed(at+".username") || l.failed(at+".password"):
-	case a.Username == "" && l.cfg.written[at+".username"] == "":
-		l.bad(at+".username", "is empty: give the API key of the Kafka cluster, or the user's name")
-	case strings.ContainsAny(a.Username, ":\r\n"):
-		l.bad(at+".username", "holds a colon or a line break: key and secret go into two settings")
-	case secret == "" && l.cfg.written[at+".password"] == "":
-		l.bad(at+".password", "is empty: give the API key's secret, as ${file:/run/secrets/kafka} or ${env:KAFKA_API_SECRET}")
-	case strings.ContainsAny(secret, "\r\n"):
-		l.bad(at+".password", "holds a line break")
-	}
 }
 
 // limits fills in what a profile says and is not replaced.
@@ -253,28 +218,6 @@ func (l *loader) named(key, path string) ([]byte, bool) {
 		l.bad(key, "%s cannot be read: %s", l.value(key, path), reason(err))
 	}
 	return raw, err == nil
-}
-
-// proxies are the variables that name one.
-var proxies = []string{"HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"}
-
-// proxy refuses what would be left unused in silence.
-func (l *loader) proxy(c *Cluster, key string) {
-	const later = "going through a proxy is not built yet"
-	switch c.Proxy {
-	case "none":
-	case "env":
-		for _, name := range proxies {
-			if v, ok := l.Env(name); ok && v != "" {
-				l.bad(key, "the environment has %s, and %s: say proxy: none where this cluster can be reached without it", name, later)
-				return
-			}
-		}
-	default:
-		if !l.failed(key) {
-			l.bad(key, "%s: it can be none, or env where the environment names no proxy", later)
-		}
-	}
 }
 
 func (l *loader) input(in *Input) {

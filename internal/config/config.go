@@ -37,22 +37,45 @@ type Config struct {
 // Cluster is a Kafka REST endpoint and how to talk to it.
 type Cluster struct {
 	Name               string
-	RESTEndpoint       string  `key:"rest_endpoint" required:"give the cluster's REST endpoint, as https://pkc-xxxxx.region.provider.confluent.cloud:443"`
-	ClusterID          string  `key:"cluster_id" def:"what the endpoint says"`
-	Dialect            string  `key:"dialect" enum:"auto,v3-stream,v3-records,v3-batch,v2,v2:confluent,v2:pandaproxy,v2:karapace,v2:strimzi"`
-	Auth               Auth    `key:"auth"`
-	AllowPlaintextAuth bool    `key:"allow_plaintext_auth"`
-	Limits             Limits  `key:"limits" scalar:"profile"`
-	Streams            Streams `key:"streams"`
-	TLS                TLS     `key:"tls"`
-	Proxy              string  `key:"proxy"`
+	RESTEndpoint       string   `key:"rest_endpoint" required:"give the cluster's REST endpoint, as https://pkc-xxxxx.region.provider.confluent.cloud:443"`
+	ClusterID          string   `key:"cluster_id" def:"what the endpoint says"`
+	Dialect            string   `key:"dialect" enum:"auto,v3-stream,v3-records,v3-batch,v2,v2:confluent,v2:pandaproxy,v2:karapace,v2:strimzi"`
+	Auth               Auth     `key:"auth"`
+	AllowPlaintextAuth bool     `key:"allow_plaintext_auth"`
+	Limits             Limits   `key:"limits" scalar:"profile"`
+	Streams            Streams  `key:"streams"`
+	TLS                TLS      `key:"tls"`
+	Proxy              ProxyURL `key:"proxy"`
 }
 
 // Auth is as whom a cluster is spoken to.
 type Auth struct {
-	Type     string `key:"type" enum:"none,basic" later:"oauth2,bearer,mtls" def:"basic with a username or password, else none"`
-	Username string `key:"username"`
-	Password Secret `key:"password"`
+	Type           string        `key:"type" enum:"none,basic,bearer,oauth2,sts,redpanda,mtls" def:"what the keys beside it are for, else none"`
+	Username       string        `key:"username"`
+	Password       Secret        `key:"password"`
+	TokenFile      string        `key:"token_file"`
+	IdentityPoolID string        `key:"identity_pool_id"`
+	OAuth2         OAuth2        `key:"oauth2"`
+	STS            STS           `key:"sts"`
+	Patience       time.Duration `key:"patience" range:"1s..1h" zero:"two minutes once a record was delivered, none before"`
+}
+
+// OAuth2 is a client at a token endpoint.
+type OAuth2 struct {
+	TokenURL       string   `key:"token_url" def:"with redpanda, Redpanda Cloud's"`
+	ClientID       string   `key:"client_id"`
+	ClientSecret   Secret   `key:"client_secret"`
+	Scopes         []string `key:"scopes"`
+	Audience       string   `key:"audience" def:"with redpanda, Redpanda Cloud's"`
+	IdentityPoolID string   `key:"identity_pool_id"`
+}
+
+// STS is Confluent's token exchange.
+type STS struct {
+	TokenURL         string        `key:"token_url" def:"https://api.confluent.cloud/sts/v1/oauth2/token"`
+	IdentityPoolID   string        `key:"identity_pool_id"`
+	SubjectTokenFile string        `key:"subject_token_file" def:"a token of auth.oauth2"`
+	ExpiresIn        time.Duration `key:"expires_in" range:"1m..15m" zero:"the server's choice"`
 }
 
 // Limits is what a whole cluster takes; 0 is no limit.
@@ -309,7 +332,7 @@ func DefaultConfig() Config {
 // stream.DefaultConfig and ingest.DefaultBatchConfig for the reasons.
 func DefaultCluster() Cluster {
 	return Cluster{
-		Dialect: "auto", Proxy: "none", TLS: TLS{MinVersion: "1.2"}, Limits: Limits{Fleet: Fleet{Agents: 1}},
+		Dialect: "auto", Proxy: "env", TLS: TLS{MinVersion: "1.2"}, Limits: Limits{Fleet: Fleet{Agents: 1}},
 		Streams: Streams{
 			Max: 4, Linger: 5 * time.Millisecond, BatchBytes: 64 << 10, InFlight: 8192,
 			RotateAfter: 5 * time.Minute, ReportTimeout: 75 * time.Second, DialTimeout: 10 * time.Second,

@@ -196,7 +196,7 @@ func TestMistakesOfClusters(t *testing.T) {
 	}
 	f("cluster_id: a/b", `4:17: clusters.main.cluster_id: "a/b": holds characters no cluster id has`)
 	f("dialect: v4", `4:14: clusters.main.dialect: "v4": must be auto, v3-stream, v3-records, v3-batch, v2, v2:confluent, v2:pandaproxy, v2:karapace or v2:strimzi`)
-	f("auth: {type: oauth2}", `4:18: clusters.main.auth.type: "oauth2" is not built yet: it can be none or basic`)
+	f("auth: {type: kerberos}", `4:18: clusters.main.auth.type: "kerberos": must be none, basic, bearer, oauth2, sts, redpanda or mtls`)
 	f("auth: {type: basic}", "4:5: clusters.main.auth: username is missing")
 	f("auth: {username: u}", "4:5: clusters.main.auth: password is missing: give the API key's secret, as ${file:")
 	f("auth: {username: 'a:canary', password: p}", "4:22: clusters.main.auth.username: holds a colon")
@@ -241,8 +241,15 @@ func TestMistakesOfClusters(t *testing.T) {
 	f("tls: {cert_file: /run/secret, key_file: /etc/key.pem}", "4:22: clusters.main.tls.cert_file: is no certificate in PEM form that key_file is the key of: failed to find")
 	f("tls: {min_version: '1.1'}", `4:24: clusters.main.tls.min_version: "1.1": must be 1.2 or 1.3`)
 	f("tls: {ca_file: '', cert_file: '', key_file: ''}")
-	f("proxy: http://proxy:3128", "4:12: clusters.main.proxy: going through a proxy is not built yet")
+	f("proxy: http://proxy:3128")
+	f("proxy: 'https://user:p@ss@[::1]:3128/'")
 	f("proxy: env")
+	f("proxy: none")
+	f("proxy: proxy:3128", "4:12: clusters.main.proxy: want env, none, or http://HOST:PORT")
+	f("proxy: socks5://u:canary@proxy:1080", "4:12: clusters.main.proxy: is of a kind that is not spoken here")
+	f("proxy: 'http://u:canary@'", "4:12: clusters.main.proxy: is no URL of a proxy")
+	f("proxy: http://u:canary@proxy/path", "4:12: clusters.main.proxy: is no URL of a proxy")
+	f("proxy: 'http://u:${env:TWO_LINES}@proxy'", "4:12: clusters.main.proxy: user or password holds a line break")
 
 	g := func(endpoint string, want ...string) {
 		t.Helper()
@@ -266,14 +273,46 @@ func TestMistakesOfClusters(t *testing.T) {
 		"3:3: warning: clusters.b: no route goes to this cluster")
 }
 
-func TestProxyOfTheEnvironment(t *testing.T) {
-	o := world
-	o.Env = func(name string) (string, bool) { return "http://canary:3128", name == "HTTPS_PROXY" }
-	o.ReadFile = func(string) ([]byte, error) {
-		return []byte("clusters: {main: {rest_endpoint: 'https://a', proxy: env}}\n" + inputs + routes), nil
+func TestMistakesOfAuth(t *testing.T) {
+	f := func(body string, want ...string) {
+		t.Helper()
+		mistakes(t, "clusters:\n  main:\n    rest_endpoint: https://kafka.example.com\n    "+body+"\n"+inputs+routes, want...)
 	}
-	_, problems := Load("/etc/agent/agent.yaml", o)
-	compare(t, "proxy: env", problems, []string{"1:54: clusters.main.proxy: the environment has HTTPS_PROXY, and going through a proxy is not built yet"})
+	at := "clusters.main.auth"
+	f("auth: {token_file: /run/secret}")
+	f("auth: {type: bearer, token_file: /run/secret, identity_pool_id: pool-1, patience: 5m}")
+	f("auth: {type: bearer}", "4:5: "+at+": bearer needs token_file")
+	f("auth: {token_file: /gone}", "4:24: "+at+`.token_file: "/gone" cannot be read`)
+	f("auth: {token_file: /run/blank}", "4:24: "+at+".token_file: the file is empty")
+	f("auth: {type: basic, username: u, password: p, token_file: /run/secret}",
+		"4:63: "+at+".token_file: is not for auth of type basic: leave it out, or say type: bearer")
+	f("auth: {type: mtls}", "4:5: "+at+": mtls needs tls: {cert_file, key_file}")
+	f("auth: {type: mtls}\n    tls: {cert_file: /etc/cert.pem, key_file: /etc/key.pem}")
+	f("auth: {patience: 2h}", "4:22: "+at+`.patience: "2h": must be 0 (two minutes once a record was delivered, none before) or 1s..1h`)
+
+	client := "client_id: c, client_secret: '${env:SECRET}'"
+	f("auth: {oauth2: {token_url: 'https://idp/token', " + client + ", scopes: [a, b], audience: x, identity_pool_id: pool-1}}")
+	f("auth: {oauth2: {token_url: 'http://127.0.0.1:1/token', " + client + "}}")
+	f("auth: {oauth2: {"+client+"}}", "4:12: "+at+".oauth2: oauth2.token_url is missing")
+	f("auth: {oauth2: {token_url: 'https://idp/token'}}", "4:12: "+at+".oauth2: oauth2.client_id is missing", "4:12: "+at+".oauth2: oauth2.client_secret is missing")
+	f("auth: {oauth2: {token_url: idp, "+client+"}}", "4:32: "+at+".oauth2.token_url: is no address of a token endpoint")
+	f("auth: {oauth2: {token_url: 'https://u:canary@idp', "+client+"}}", "4:32: "+at+".oauth2.token_url: holds a user name or password")
+	f("auth: {oauth2: {token_url: 'http://idp/token', "+client+"}}", "4:32: "+at+".oauth2.token_url: secrets would go to another machine in plain text")
+	f("allow_plaintext_auth: true\n    auth: {oauth2: {token_url: 'http://idp/token', " + client + "}}")
+
+	f("auth: {type: redpanda, oauth2: {" + client + "}}")
+	f("auth: {type: redpanda, oauth2: {identity_pool_id: p, "+client+"}}", "4:55: "+at+".oauth2.identity_pool_id: is not for auth of type redpanda: leave it out, or say type: oauth2")
+
+	f("auth: {sts: {identity_pool_id: pool-1, subject_token_file: /run/secret, expires_in: 5m}}")
+	f("auth: {sts: {identity_pool_id: pool-1}, oauth2: {token_url: 'https://idp/token', " + client + "}}")
+	f("auth: {sts: {identity_pool_id: pool-1}}", "4:5: "+at+": sts needs a token to exchange")
+	f("auth: {sts: {subject_token_file: /run/secret}}", "4:12: "+at+".sts: sts.identity_pool_id is missing")
+	f("auth: {sts: {identity_pool_id: p, subject_token_file: /run/secret}, oauth2: {token_url: 'https://idp/token', "+client+"}}",
+		"4:59: "+at+".sts.subject_token_file: is given, and auth.oauth2 too")
+	f("auth: {sts: {identity_pool_id: p, subject_token_file: /run/secret, expires_in: 1h}}", "4:84: "+at+`.sts.expires_in: "1h": must be`)
+
+	mistakes(t, "clusters:\n  main:\n    rest_endpoint: http://kafka\n    auth: {token_file: /run/secret}\n"+inputs+routes,
+		"3:20: clusters.main.rest_endpoint: credentials would go to another machine in plain text")
 }
 
 func TestReferences(t *testing.T) {

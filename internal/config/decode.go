@@ -453,7 +453,12 @@ func (l *loader) checkMode() {
 	}
 	for i := range l.cfg.Clusters {
 		c := &l.cfg.Clusters[i]
-		secret("clusters."+c.Name+".auth.password", c.Auth.Password)
+		at := "clusters." + c.Name
+		secret(at+".auth.password", c.Auth.Password)
+		secret(at+".auth.oauth2.client_secret", c.Auth.OAuth2.ClientSecret)
+		if openPassword(string(c.Proxy)) {
+			secret(at+".proxy", NewSecret(string(c.Proxy)))
+		}
 	}
 	for i := range l.cfg.Inputs {
 		if in := &l.cfg.Inputs[i]; in.HTTP != nil {

@@ -14,7 +14,7 @@ func TestDocs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	row := regexp.MustCompile("^\\| `([a-z_.]+)` \\| ([^|]*) \\| ([^|]*) \\| (.*) \\|$")
+	row := regexp.MustCompile("^\\| `([a-z0-9_.]+)` \\| ([^|]*) \\| ([^|]*) \\| (.*) \\|$")
 	type about struct{ kind, def, meaning string }
 	have := map[string]about{}
 	section, reading := "", false

@@ -183,6 +183,8 @@ func (p *printer) plain(v reflect.Value, path string) string {
 		return x.String()
 	case Percent:
 		return x.String()
+	case ProxyURL:
+		return p.text(x.String(), path)
 	}
 	switch v.Kind() {
 	case reflect.String:

@@ -26,7 +26,10 @@ clusters:
       report_timeout: 90s, dial_timeout: 1s, heartbeat: 5s, idle_end: 1m}
     tls: {ca_file: /etc/ca.pem, cert_file: /etc/cert.pem, key_file: /etc/key.pem, min_version: "1.3"}
     proxy: none
-  two: {rest_endpoint: "http://10.0.0.1", allow_plaintext_auth: true, auth: {username: u, password: "${file:/run/secret}"}}
+  two: {rest_endpoint: "http://10.0.0.1", allow_plaintext_auth: true, proxy: "http://u:proxy-canary@proxy", auth: {username: u, password: "${file:/run/secret}"}}
+  three: {rest_endpoint: "https://c", auth: {type: oauth2, patience: 1m, oauth2: {token_url: "https://idp", client_id: id, client_secret: oauth-canary, scopes: [a, b], audience: x, identity_pool_id: p}}}
+  four: {rest_endpoint: "https://d", auth: {sts: {token_url: "https://sts", identity_pool_id: p, subject_token_file: /run/secret, expires_in: 2m}}}
+  five: {rest_endpoint: "https://e", auth: {type: bearer, token_file: /run/secret, identity_pool_id: p}}
 inputs:
   f: {type: file, include: ["/a/*.log", "${env:KEY}/b"], exclude: "*.gz", read_from: end, follow: false, follow_symlinks: true,
     multiline: {start: '^\d "x"', timeout: 5s}, strip_cr: true, skip_empty: true, max_open_files: 9, idle_close: 1h, poll: 2s}
@@ -96,6 +99,7 @@ func TestPrintLoadsAgain(t *testing.T) {
 		}
 	}
 	c.Clusters[0].Auth.Password, c.Inputs[1].HTTP.Auth.Token = NewSecret("***"), NewSecret("***")
+	c.Clusters[1].Proxy, c.Clusters[2].Auth.OAuth2.ClientSecret = "http://u:***@proxy", NewSecret("***")
 	for _, x := range []*Config{c, again} {
 		x.places, x.written = nil, nil
 	}

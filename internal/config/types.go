@@ -44,6 +44,15 @@ func (Secret) GoString() string { return "config.Secret{***}" }
 // masked stands for a secret in what is printed.
 const masked = "***"
 
+// ProxyURL is env, none, or the URL of a proxy; it prints without the password.
+type ProxyURL string
+
+// String masks the password.
+func (p ProxyURL) String() string { return maskProxy(string(p)) }
+
+// GoString masks likewise.
+func (p ProxyURL) GoString() string { return "config.ProxyURL(" + p.String() + ")" }
+
 // Size is a number of bytes. In a file it is 8000000, 8MB or 7.5MiB: KB, MB,
 // GB and TB are powers of ten, KiB, MiB, GiB and TiB of two.
 type Size int64

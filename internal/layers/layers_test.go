@@ -160,7 +160,7 @@ func TestMustNotReach(t *testing.T) {
 	f("internal/stream", "os", "@internal/ingest", "@internal/ship", "github.com/prometheus/")
 	f("internal/sandbox",
 		"@internal/record", "@internal/ingest", "@internal/stream", "@internal/auth", "@internal/ship", "github.com/goccy/")
-	f("internal/auth", "@internal/stream", "net/http")
+	f("internal/auth", "@internal/stream", "@internal/config", "github.com/prometheus/", "github.com/spf13/")
 	f("internal/config", "net/http", "@internal/ship", "@internal/auth", "@internal/sandbox", "github.com/prometheus/", "github.com/spf13/cobra")
 	f("internal/ship", "net", "net/http", "@internal/sandbox", "@internal/observe", "github.com/spf13/cobra")
 	for _, name := range []string{"internal/record", "internal/ingest", "internal/spool", "internal/stream", "internal/ship", "internal/sandbox", "internal/config", "cmd/produce-agent"} {

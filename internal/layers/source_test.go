@@ -136,6 +136,11 @@ func TestGroundFloor(t *testing.T) {
 // waits, ages or paces goes by the clock that nobody sets: one that jumps, by a
 // day in either direction, must not send, end or forget anything.
 var wallClock = map[string]string{
+	"internal/auth/bearer.go ModTime":          "a file written a moment ago is read once more; a time out of that moment's bounds only costs or saves a read",
+	"internal/auth/bearer.go Unix":             "when a token says that it ends; it is shown to people, the server decides",
+	"internal/auth/proxy.go Unix":              "a deadline that is over",
+	"internal/auth/store.go Unix":              "when a kept token ends, by the calendar; one that is refused is asked for anew",
+	"internal/auth/tls.go ModTime":             "tells whether a file is the same, by equality",
 	"internal/ingest/checkpoint/store.go Unix": "Seen is kept over restarts: a file that is gone is forgotten after a week by the calendar, never one that is there",
 	"internal/ingest/listener/conn.go Unix":    "a deadline that is over",
 	"internal/ingest/listener/stream.go Unix":  "a deadline that is over",

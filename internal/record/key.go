@@ -10,8 +10,8 @@ import (
 // that has a key of type STRING.
 var stringKey = []byte(`{"key":{"type":"STRING","data":"`)
 
-// AppendKey appends the bytes that rec's key has in Kafka and returns the
-// extended slice; ok is false for a record without a key or with a null one.
+// Key returns the bytes that rec's key has in Kafka; ok is false for a record
+// without a key or with a null one.
 //
 // Two spellings of one key give the same bytes: a STRING is without its
 // escapes, BINARY decoded, anything else its JSON text without white space,
@@ -20,15 +20,21 @@ var stringKey = []byte(`{"key":{"type":"STRING","data":"`)
 // error: two records of one text give the same.
 //
 // Shape: rec is one REST v3 record as it goes on the wire.
-// Ownership: rec is read, never kept. Allocates only to grow dst.
-// Concurrency: safe with distinct dst.
-func AppendKey(dst, rec []byte) (key []byte, ok bool) {
+// Ownership: key is a part of rec, or is behind what room holds. Allocates only
+// to grow room.
+// Concurrency: safe with distinct rooms.
+func Key(room, rec []byte) (key []byte, ok bool) {
 	if bytes.HasPrefix(rec, stringKey) {
 		rest := rec[len(stringKey):]
 		if end, escaped := skipString(rest, 0); end <= len(rest) && !escaped {
-			return append(dst, rest[:end-1]...), true
+			return rest[:end-1], true
 		}
 	}
+	key, ok = appendKey(room, rec)
+	return key[len(room):], ok
+}
+
+func appendKey(dst, rec []byte) ([]byte, bool) {
 	var data []byte
 	for w := walkObject(rec); w.next(); {
 		if w.is("key") {

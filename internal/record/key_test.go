@@ -2,11 +2,11 @@ package record
 
 import "testing"
 
-func TestAppendKey(t *testing.T) {
+func TestKey(t *testing.T) {
 	f := func(rec, want string) {
 		t.Helper()
-		got, ok := AppendKey([]byte("x"), []byte(rec))
-		if string(got) != "x"+want || !ok {
+		got, ok := Key([]byte("x"), []byte(rec))
+		if string(got) != want || !ok {
 			t.Errorf("%s: %q, %v; want %q", rec, got, ok, want)
 		}
 	}
@@ -31,7 +31,7 @@ func TestAppendKey(t *testing.T) {
 
 	g := func(rec string) {
 		t.Helper()
-		if got, ok := AppendKey(nil, []byte(rec)); ok || len(got) > 0 {
+		if got, ok := Key(nil, []byte(rec)); ok || len(got) > 0 {
 			t.Errorf("%s: has key %q", rec, got)
 		}
 	}
@@ -46,7 +46,7 @@ func TestAppendKey(t *testing.T) {
 }
 
 // What an Encoder writes has the key it was given.
-func TestAppendKeyOfEncoder(t *testing.T) {
+func TestKeyOfEncoder(t *testing.T) {
 	id := []byte("id")
 	f := func(cfg EncoderConfig) {
 		t.Helper()
@@ -63,7 +63,7 @@ func TestAppendKeyOfEncoder(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got, ok := AppendKey(nil, rec); !ok || string(got) != key {
+			if got, ok := Key(nil, rec); !ok || string(got) != key {
 				t.Errorf("%s: key %q, %v; want %q", rec, got, ok, key)
 			}
 		}
@@ -76,7 +76,7 @@ func TestAppendKeyOfEncoder(t *testing.T) {
 	f(cfg)
 }
 
-func TestAppendKeyAllocates(t *testing.T) {
+func TestKeyAllocates(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates")
 	}
@@ -89,7 +89,7 @@ func TestAppendKeyAllocates(t *testing.T) {
 		raw := []byte(rec)
 		if n := testing.AllocsPerRun(100, func() {
 			var room [256]byte
-			AppendKey(room[:0], raw)
+			Key(room[:0], raw)
 		}); n != 0 {
 			t.Errorf("%s: %v allocations", rec, n)
 		}

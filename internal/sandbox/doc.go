@@ -2,7 +2,8 @@
 // measuring producers without a cluster.
 //
 // It serves …/v3/clusters/{id}/topics/{topic}/records (streaming and not: one
-// handler, as in the real server), and the few admin routes a producer needs,
+// handler, as in the real server), records:batch, the v2 API in the manner of
+// four servers, the endpoints that hand out tokens, and the few admin routes a producer needs,
 // in front of a Kafka-protocol broker: kfake in the same process, or any real
 // Kafka named by Config.Brokers, and then it is a small REST gateway. Whatever
 // a producer can meet (rate limits of both kinds, 408, terminal 400, cut and

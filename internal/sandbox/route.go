@@ -52,6 +52,7 @@ func (x *exchange) dressed(a *answer) *answer {
 
 // rateHeaders are what FaultRateHeaders puts on an answer with that status:
 // what is left of the limit of produce requests, and when to come again.
+// Without a limit there is nothing to say but that.
 func (s *Sandbox) rateHeaders(status int) []header {
 	f := s.faults.Load().rateHeaders
 	if f == nil || status != 429 && status/100 != 2 {
@@ -61,15 +62,17 @@ func (s *Sandbox) rateHeaders(status int) []header {
 	if wait == "" {
 		wait = "1"
 	}
+	var out []header
 	left := 0
-	if status != 429 {
-		left = s.posts.left(s.cfg.clock())
+	if limit := s.limits.PostsPerSecond; limit > 0 {
+		out = append(out, header{"X-RateLimit-Limit", strconv.Itoa(limit)})
+		if status != 429 {
+			left = s.posts.left(s.cfg.clock())
+		}
+	} else if status != 429 {
+		return nil
 	}
-	out := []header{
-		{"X-RateLimit-Limit", strconv.Itoa(s.limits.PostsPerSecond)},
-		{"X-RateLimit-Remaining", strconv.Itoa(left)},
-		{"X-RateLimit-Reset", wait},
-	}
+	out = append(out, header{"X-RateLimit-Remaining", strconv.Itoa(left)}, header{"X-RateLimit-Reset", wait})
 	if status == 429 {
 		out = append(out, header{"Retry-After", wait})
 	}

@@ -194,6 +194,9 @@ func (s *Sandbox) KafkaAddr() string { return s.broker.addr }
 // ClusterID returns the cluster id to use in paths.
 func (s *Sandbox) ClusterID() string { return s.broker.cluster }
 
+// Server returns whose manner the v2 API is spoken in: V2Confluent or another.
+func (s *Sandbox) Server() string { return s.faults.Load().flavour.name }
+
 // CAPEM returns the certificate to trust, PEM; nil without TLS.
 func (s *Sandbox) CAPEM() []byte { return s.caPEM }
 

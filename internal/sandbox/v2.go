@@ -31,6 +31,9 @@ type flavour struct {
 	decode func(v *v2) *answer
 	// send gives the records to Kafka.
 	send func(v *v2)
+	// code turns a code that v3 reports into the one that this server gives
+	// for the same; 0 where it has none of its own.
+	code func(code int) int
 	// result is the answer when all records have their outcome.
 	result func(v *v2) *answer
 }
@@ -179,6 +182,11 @@ func (v *v2) fault(p *pending, src []byte) *codeError {
 		return nil
 	}
 	p.code, p.text, p.fixed = f.Code, f.Message, true
+	if slices.Contains(v3Codes, f.Code) {
+		if own := v.f.code(f.Code); own != 0 {
+			p.code = own
+		}
+	}
 	if p.text == "" {
 		p.text = usualText(f.Code, v.st.topic, v.st.c.sb.cfg.MaxBlock)
 	}
@@ -186,6 +194,18 @@ func (v *v2) fault(p *pending, src []byte) *codeError {
 		return nil
 	}
 	return &codeError{p.code, p.text}
+}
+
+// v3Codes are the codes that reports of v3 have.
+var v3Codes = []int{400, 408, 413, 422, 429, 500, 40002, 40101, 40301, 40401, 40402, 40403, 42901, 50002, 50003, 50302}
+
+// retriable says whether a v3 code is of a Kafka error that may pass.
+func retriable(code int) bool {
+	switch code {
+	case 408, 429, 40401, 40403, 42901, 50003, 50302:
+		return true
+	}
+	return false
 }
 
 // complete fills in what the record did not bring, and refuses what Kafka's

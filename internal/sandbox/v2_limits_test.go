@@ -4,9 +4,11 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Over a limit each server refuses the whole request in its own way; nothing
@@ -127,6 +129,71 @@ func TestV2AutoCreate(t *testing.T) {
 			c.AutoCreate = true
 		})
 		if status, b := v2Post(t, s, "/topics/fresh", binaryV2, `{"records":[{"value":"YQ=="}]}`); status != 200 || strings.Contains(b, `"error_code":4`) || strings.Contains(b, `"error_code":5`) || !strings.Contains(b, `"offset":0`) {
+			t.Errorf("%s: %d %s", name, status, b)
+		}
+	}
+}
+
+// Faults and limits by time hold for a request that is answered once, too.
+func TestV2Time(t *testing.T) {
+	t.Parallel()
+	const body = `{"records":[{"value":"YQ==","partition":0}]}`
+	f := func(fault string, change func(*Config), want string, records int) {
+		t.Helper()
+		s := start(t, func(c *Config) {
+			c.Faults = parse(t, fault, "v2=strimzi")
+			if change != nil {
+				change(c)
+			}
+		})
+		begin := time.Now()
+		c := dial(t, s)
+		c.raw(fmt.Sprintf("POST /topics/t HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s", binaryV2, len(body), body))
+		line, _ := c.br.ReadString('\n')
+		if d := time.Since(begin); strings.TrimSpace(line) != want || d < 150*time.Millisecond {
+			t.Errorf("%s: %q after %s", fault, line, d)
+		}
+		if n := stored(t, s); n != records {
+			t.Errorf("%s: %d stored", fault, n)
+		}
+	}
+	f("slow-read=200", nil, "HTTP/1.1 200 OK", 1)
+	f("stall,for=200ms", nil, "HTTP/1.1 200 OK", 1)
+	f("slow=200ms", func(c *Config) { c.Faults = append(c.Faults, parse(t, "reset=150ms")...) }, "", 1)
+	f("stall", func(c *Config) { c.Faults = append(c.Faults, parse(t, "cut=150ms")...) }, "", 1)
+	f("stall", func(c *Config) { c.IdleTimeout = 200 * time.Millisecond }, "", 1)
+	f("stall", func(c *Config) { c.MaxRun = 200 * time.Millisecond }, "HTTP/1.1 503 Service Unavailable", 1)
+	f("unknown-topic", func(c *Config) { c.MaxRun = 200 * time.Millisecond }, "HTTP/1.1 503 Service Unavailable", 0)
+}
+
+// A body that ends early, or whose frame is broken, is answered or dropped,
+// and the sandbox serves on.
+func TestV2BrokenBodies(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{V2Confluent, V2Pandaproxy, V2Karapace, V2Strimzi} {
+		s := start(t, asServer(t, name))
+		f := func(framing, body string, half bool, want string) {
+			t.Helper()
+			c := dial(t, s)
+			c.raw("POST /topics/t HTTP/1.1\r\nHost: x\r\nContent-Type: " + binaryV2 + "\r\n" + framing + "\r\n\r\n" + body)
+			if half {
+				_ = c.conn.(*net.TCPConn).CloseWrite()
+			}
+			line, _ := c.br.ReadString('\n')
+			if !strings.HasPrefix(line, want) || want == "" && line != "" {
+				t.Errorf("%s %q %q: %q", name, framing, body, line)
+			}
+		}
+		f("Content-Length: 100", `{"records":[`, true, "")
+		f("Transfer-Encoding: chunked", "5\r\n{\"rec", true, "")
+		f("Transfer-Encoding: chunked", "zz\r\n", false, "HTTP/1.1 400 ")
+		f("Transfer-Encoding: chunked", "2\r\n{}x\r\n", false, "HTTP/1.1 400 ")
+		f("Content-Length: 2\r\nTransfer-Encoding: chunked", "{}", false, "HTTP/1.1 400 ")
+		f("Transfer-Encoding: chunked\r\nExpect: 100-continue", "2c\r\n"+`{"records":[{"value":"YQ==","partition":0}]}`+"\r\n0\r\n\r\n", false, "HTTP/1.1 200 OK") // nothing to wait for
+		if n := stored(t, s); n > 1 {
+			t.Errorf("%s: %d stored", name, n)
+		}
+		if status, b := v2Post(t, s, "/topics/t", binaryV2, `{"records":[{"value":"YQ=="}]}`); status != 200 {
 			t.Errorf("%s: %d %s", name, status, b)
 		}
 	}

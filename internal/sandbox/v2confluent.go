@@ -20,6 +20,7 @@ var confluentV2 = &flavour{
 	head:   (*v2).confluentHead,
 	decode: (*v2).confluentDecode,
 	send:   (*v2).sendEach,
+	code:   confluentCode,
 	result: (*v2).confluentResult,
 	routes: func() []route {
 		return []route{getRoute("/", func(*exchange) *answer { return v2Answer(200, struct{}{}) })}
@@ -188,10 +189,10 @@ func (v *v2) confluentResult() *answer {
 
 // confluentCode is what v2 makes of v3's codes: retriable or not.
 func confluentCode(code int) int {
-	switch code {
-	case 40101, 40301:
+	switch {
+	case code == 40101, code == 40301:
 		return code
-	case 40401, 40403, 42901, 50003, 50302:
+	case retriable(code):
 		return 50003
 	}
 	return 50002

@@ -44,6 +44,7 @@ var karapaceV2 = &flavour{
 	head:   func(*v2) *answer { return nil },
 	decode: (*v2).karapaceDecode,
 	send:   (*v2).karapaceSend,
+	code:   karapaceCode,
 	result: (*v2).karapaceResult,
 }
 
@@ -352,6 +353,13 @@ const (
 	karapaceRetriable = 2
 )
 
+func karapaceCode(code int) int {
+	if retriable(code) {
+		return karapaceRetriable
+	}
+	return karapaceFinal
+}
+
 // karapaceResult has one entry a record, in order; members are sorted by name,
 // as its encoder does. One failed record makes the whole answer 422, though
 // the others are written.
@@ -383,9 +391,7 @@ func (v *v2) karapaceResult() *answer {
 		}
 		code := p.code
 		if !p.fixed && code != karapaceFinal {
-			if code = karapaceFinal; confluentCode(p.code) == 50003 {
-				code = karapaceRetriable
-			}
+			code = karapaceCode(code)
 		}
 		status = 422
 		out.Offsets = append(out.Offsets, entry{Code: &code, Error: &p.text})

@@ -43,6 +43,7 @@ var pandaproxyV2 = &flavour{
 	head:   (*v2).pandaproxyHead,
 	decode: (*v2).pandaproxyDecode,
 	send:   (*v2).sendBatches,
+	code:   func(code int) int { return int(pandaproxyCodes[code]) },
 	result: (*v2).pandaproxyResult,
 }
 
@@ -51,6 +52,17 @@ func refuseV2(status, code int, text string) *answer {
 	a := restError(status, code, "%s", text)
 	a.headers[0].value = kafkaV2
 	return a
+}
+
+// pandaproxyCodes are Kafka's own numbers for what v3 reports.
+var pandaproxyCodes = map[int]int16{
+	400: kerr.InvalidRecord.Code, 422: kerr.InvalidRecord.Code, 413: kerr.MessageTooLarge.Code,
+	408: kerr.RequestTimedOut.Code, 50003: kerr.RequestTimedOut.Code,
+	429: kerr.ThrottlingQuotaExceeded.Code, 42901: kerr.ThrottlingQuotaExceeded.Code,
+	500: kerr.UnknownServerError.Code, 50002: kerr.UnknownServerError.Code,
+	40002: kerr.InvalidTopicException.Code, 40101: kerr.SaslAuthenticationFailed.Code, 40301: kerr.TopicAuthorizationFailed.Code,
+	40401: kerr.UnknownTopicOrPartition.Code, 40402: kerr.UnknownTopicOrPartition.Code, 40403: kerr.UnknownTopicOrPartition.Code,
+	50302: kerr.BrokerNotAvailable.Code,
 }
 
 const pandaproxyBudget = 1 << 20

@@ -28,6 +28,7 @@ var strimziV2 = &flavour{
 	head:   (*v2).strimziHead,
 	decode: (*v2).strimziDecode,
 	send:   (*v2).sendEach,
+	code:   strimziCode,
 	result: (*v2).strimziResult,
 }
 
@@ -202,6 +203,14 @@ func strimziHeaders(c *cursor) (hs []kgo.RecordHeader, err error) {
 	return hs, nil
 }
 
+// strimziCode is 404 for a topic or partition that is not there, else 500.
+func strimziCode(code int) int {
+	if code == 40401 || code == 40403 {
+		return 404
+	}
+	return 500
+}
+
 // strimziResult has one entry a record, in order, and is 200 whatever they say.
 func (v *v2) strimziResult() *answer {
 	if v.mute {
@@ -223,9 +232,7 @@ func (v *v2) strimziResult() *answer {
 		}
 		code := p.code
 		if !p.fixed {
-			if code = 500; p.code == 40401 || p.code == 40403 {
-				code = 404
-			}
+			code = strimziCode(code)
 		}
 		out.Offsets = append(out.Offsets, entry{Code: &code, Message: &p.text})
 	}

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"sync"
 
+	"github.com/produce-agent/produce-agent/internal/auth"
 	"github.com/produce-agent/produce-agent/internal/config"
 	"github.com/produce-agent/produce-agent/internal/stream"
 )
@@ -16,7 +17,6 @@ import (
 // until its endpoint has said where it is and which cluster it serves.
 type cluster struct {
 	cfg    config.Cluster
-	files  string         // the state of its certificates
 	routes []config.Route // that produce to it: their retry and ordering are the pool's
 	log    *slog.Logger
 
@@ -37,6 +37,7 @@ func poolConfig(c *config.Cluster, routes []config.Route) stream.Config {
 	s := stream.DefaultConfig()
 	s.Streams, s.InFlight, s.InFlightBytes = c.Streams.Max, c.Streams.InFlight, int(c.Streams.InFlightBytes)
 	s.RotateAfter, s.RotateRecords = c.Streams.RotateAfter, c.Streams.RotateRecords
+	s.AuthPatience = c.Auth.Patience
 	s.ReportTimeout, s.DialTimeout = c.Streams.ReportTimeout, c.Streams.DialTimeout
 	s.Heartbeat, s.IdleEnd = c.Streams.Heartbeat, c.Streams.IdleEnd
 	for _, r := range routes {
@@ -49,7 +50,7 @@ func poolConfig(c *config.Cluster, routes []config.Route) stream.Config {
 // startCluster begins to look for the endpoint, as long as it takes.
 func (s *Service) startCluster(c config.Cluster, routes []config.Route) *cluster {
 	ctx, cancel := context.WithCancel(s.hard)
-	k := &cluster{cfg: c, files: states(c.TLS.CAFile, c.TLS.CertFile, c.TLS.KeyFile), routes: routes, log: s.env.Log.With("cluster", c.Name), ready: make(chan struct{}), stopped: make(chan struct{}), cancel: cancel}
+	k := &cluster{cfg: c, routes: routes, log: s.env.Log.With("cluster", c.Name), ready: make(chan struct{}), stopped: make(chan struct{}), cancel: cancel}
 	cfg := poolConfig(&c, routes)
 	cfg.Reports, cfg.OneShot = s.reports != nil, s.once
 	observe := s.env.Latency(c.Name)
@@ -79,11 +80,22 @@ func (s *Service) startCluster(c config.Cluster, routes []config.Route) *cluster
 // it may. ok is false when there is no answer.
 func (k *cluster) resolve(ctx context.Context, address func(*config.Cluster) (stream.Address, error), cfg stream.Config) (target stream.Target, ok bool) {
 	wait := cfg.RetryInitial
+	var a stream.Address
+	defer func() {
+		if !ok {
+			auth.Close(a.Auth)
+		}
+	}()
 	for tries := 1; ; tries++ {
-		a, err := address(&k.cfg)
+		var err error
+		if a.Auth == nil { // once it can be had, what it does in the background goes on
+			a, err = address(&k.cfg)
+		}
 		if err == nil {
 			a.Attempts = 1
 			target, err = stream.Resolve(ctx, a)
+		} else {
+			a.Auth = nil
 		}
 		if err == nil {
 			err = uncarried(target.Dialect, k.routes)
@@ -185,8 +197,9 @@ func (k *cluster) givenUp() error {
 }
 
 // same says whether a changed configuration changes nothing for this cluster.
+// Files of certificates and tokens are no reason: they are followed anyway.
 func (k *cluster) same(c *config.Cluster, routes []config.Route) bool {
-	return reflect.DeepEqual(k.cfg, *c) && k.files == states(c.TLS.CAFile, c.TLS.CertFile, c.TLS.KeyFile) && poolConfig(&k.cfg, k.routes) == poolConfig(c, routes)
+	return reflect.DeepEqual(k.cfg, *c) && poolConfig(&k.cfg, k.routes) == poolConfig(c, routes)
 }
 
 // stop drains the pool until ctx ends and returns what it still holds to its
@@ -203,5 +216,6 @@ func (k *cluster) stop(ctx context.Context, s *Service, why error) {
 	bound, cancel := context.WithTimeout(ctx, stopWithin)
 	k.pool.Stop(bound)
 	cancel()
+	auth.Close(k.target.Auth)
 	s.returned(k.pool, why)
 }

@@ -64,7 +64,7 @@ func added(a, b stream.Stats) stream.Stats {
 	a.Codes = sum(a.Codes, b.Codes)
 	a.Closed = sum(a.Closed, b.Closed)
 	a.Waited = sum(a.Waited, b.Waited)
-	a.Open, a.InFlight, a.PerSecond, a.Found = b.Open, b.InFlight, b.PerSecond, b.Found
+	a.Open, a.InFlight, a.Behind, a.PerSecond, a.Found = b.Open, b.InFlight, b.Behind, b.PerSecond, b.Found
 	routes := maps.Clone(a.Routes)
 	if routes == nil {
 		routes = map[int32]stream.RouteStats{}

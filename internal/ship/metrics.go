@@ -46,6 +46,7 @@ func NewMetrics(reg prometheus.Registerer, build BuildInfo) *Metrics {
 		{"sent_bytes_total", "Encoded bytes of records written to streams.", []string{"cluster", "route"}},
 		{"delivery_reports_total", "Delivery reports by error code; 200 is delivered.", []string{"cluster", "route", "error_code"}},
 		{"records_in_flight", "Records sent and not yet reported.", []string{"cluster"}},
+		{"records_waiting_for_key", "Records that wait for an earlier one of their key, or with ordering strict of their topic.", []string{"cluster"}},
 		{"retries_total", "Records to be sent again, by reason.", []string{"cluster", "reason"}},
 		{"possibly_duplicated_records_total", "Records sent again whose fate was unknown.", []string{"cluster"}},
 		{"rejected_records_total", "Records kept in the dead letter, by reason.", []string{"route", "reason"}},
@@ -155,6 +156,7 @@ func (e emitter) cluster(c *ClusterFigures) {
 		}
 	}
 	e.gauge("records_in_flight", float64(c.InFlight), c.Name)
+	e.gauge("records_waiting_for_key", float64(c.Behind), c.Name)
 	for reason, n := range c.Retried {
 		e.counter("retries_total", float64(n), c.Name, reason)
 	}

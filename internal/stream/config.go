@@ -22,6 +22,7 @@ type Config struct {
 	MaxAttempts   int           // reports that judge a record before it is rejected; dials before the first success
 	RetryInitial  time.Duration // first back-off; it doubles, with jitter
 	RetryMax      time.Duration // longest back-off
+	AuthPatience  time.Duration // how long a 401 may last; 0: two minutes once a record was delivered, not at all before
 	ByKey         bool          // no record goes while an earlier one of its key and topic is not final
 	Strict        bool          // likewise of its topic: one record at a time
 
@@ -61,6 +62,7 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.DurationVar(&c.RotateAfter, "rotate-after", c.RotateAfter, "replace a stream after this time, jittered by a fifth; 0 = never. Cures connection bias")
 	f.Int64Var(&c.RotateRecords, "rotate-records", c.RotateRecords, "replace a stream after this many records, jittered by a fifth; 0 = never")
 	f.DurationVar(&c.ReportTimeout, "report-timeout", c.ReportTimeout, "give a stream up that brings no delivery report for this long, from 1s; its records are sent again")
+	f.DurationVar(&c.AuthPatience, "auth-patience", c.AuthPatience, "how long credentials that are refused (401) are tried again, up to 1h: a new key is not known everywhere at once. 0 = two minutes once a record was delivered with them, not at all before")
 	f.IntVar(&c.MaxAttempts, "max-attempts", c.MaxAttempts, "reports against one record before it goes to the dead letter, and dials before a one-shot run gives up that never connected, 1..1000; 429, broken streams and outages never use them up")
 }
 
@@ -79,6 +81,8 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("--rotate-records=%d: must be 0 (never) or more", c.RotateRecords)
 	case c.ReportTimeout < time.Second:
 		return fmt.Errorf("--report-timeout=%s: must be at least 1s", c.ReportTimeout)
+	case c.AuthPatience < 0 || c.AuthPatience > time.Hour:
+		return fmt.Errorf("--auth-patience=%s: must be 0..1h", c.AuthPatience)
 	case c.MaxAttempts < 1 || c.MaxAttempts > 1000:
 		return fmt.Errorf("--max-attempts=%d: must be 1..1000", c.MaxAttempts)
 	}

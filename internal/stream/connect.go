@@ -27,6 +27,10 @@ func (p *Pool) connect(t *topic, old *stream) (s *stream, release func(), err er
 		return nil, release, nil
 	}
 	u := p.where(t, p.speaks)
+	head, authorization, err := p.requestHead(p.ctx, u, p.speaks, inChunks)
+	if err != nil {
+		return nil, release, err
+	}
 	conn, err := p.dial(p.ctx, u)
 	if err != nil {
 		t.unredirect()
@@ -35,16 +39,12 @@ func (p *Pool) connect(t *topic, old *stream) (s *stream, release func(), err er
 	p.mu.Lock()
 	p.connected = true
 	p.mu.Unlock()
-	head, err := p.requestHead(p.ctx, u, p.speaks, inChunks)
-	if err == nil {
-		_, err = conn.Write(head)
-	}
-	if err != nil {
+	if _, err = conn.Write(head); err != nil {
 		conn.Close()
 		return nil, release, fmt.Errorf("open stream for topic %q: %w", t.name, err)
 	}
 	s = newStream(p, t, conn)
-	s.url = u
+	s.url, s.authorization = u, authorization
 	s.release, s.replaces = release, old
 	p.mu.Lock()
 	p.live[s] = struct{}{}
@@ -86,6 +86,12 @@ func (p *Pool) openFailed(err error) {
 	if p.ctx.Err() != nil {
 		return
 	}
+	if deniedAt(err) {
+		if !p.doubted(err) {
+			p.refuse(&EndpointError{Denied: true, Err: err})
+		}
+		return
+	}
 	fails, wait, connected := p.backOff(0)
 	var cert *tls.CertificateVerificationError
 	if p.cfg.OneShot && !connected && (fails >= p.cfg.MaxAttempts || errors.As(err, &cert)) {
@@ -119,6 +125,7 @@ func (p *Pool) opened(s *stream) {
 	failed := p.fails
 	p.fails, p.trouble = 0, nil
 	p.mu.Unlock()
+	p.trusted()
 	if failed > 0 {
 		p.log.Info("endpoint answers again", "after_attempts", failed)
 	}
@@ -167,8 +174,10 @@ func (p *Pool) ended(s *stream, err error, ref *refusal, n int, unknown bool) {
 // refused acts on a status that came instead of reports.
 func (p *Pool) refused(s *stream, ref *refusal) {
 	where := s.url.Redacted()
-	if _, none := p.target.Auth.(auth.None); none && ref.status == http.StatusUnauthorized {
-		ref.remedy = noCredentials
+	if ref.status == http.StatusUnauthorized {
+		if ref.remedy = cmp.Or(auth.Remedy(p.target.Auth), ref.remedy); isNone(p.target.Auth) {
+			ref.remedy = noCredentials
+		}
 	}
 	err := fmt.Errorf("%s answered %w", where, ref)
 	switch ref.fate {
@@ -177,6 +186,9 @@ func (p *Pool) refused(s *stream, ref *refusal) {
 	case openFollow:
 		p.follow(s, ref)
 	case openStop, openDenied:
+		if ref.status == http.StatusUnauthorized && sameOrigin(p.target.Base, s.url) && !isNone(p.target.Auth) && p.unauthorized(s, err) {
+			return
+		}
 		if !sameOrigin(p.target.Base, s.url) {
 			err = fmt.Errorf("%w; the endpoint redirects there and, as it is another host, without credentials: if it is right, give it as --rest-endpoint", err)
 		}

@@ -27,7 +27,8 @@ type Address struct {
 	Dialect        dialect.Dialect
 	Auth           auth.Authorizer
 	HasAuth        bool
-	TLS            *tls.Config
+	TLS            *auth.TLS
+	Proxy          *auth.Proxy
 	AllowPlaintext bool // credentials over http to another machine
 	DialTimeout    time.Duration
 	Attempts       int // how often to ask before giving up
@@ -52,11 +53,11 @@ func Resolve(ctx context.Context, a Address) (Target, error) {
 		return Target{}, &EndpointError{Err: fmt.Errorf(
 			"credentials would go to %s in plain text for all on the way to read: use https, or say --allow-plaintext-auth", base.Host)}
 	}
-	t := Target{Base: base, ClusterID: a.ClusterID, Auth: a.Auth, TLS: a.TLS, Dialect: a.Dialect}
+	t := Target{Base: base, ClusterID: a.ClusterID, Auth: a.Auth, TLS: a.TLS, Proxy: a.Proxy, Dialect: a.Dialect}
 	if a.Dialect == dialect.Auto {
 		t.Dialect = dialect.V3Stream
 	}
-	r := resolver{a: a, client: client(a)}
+	r := resolver{a: a, client: Client(base.Scheme, a.TLS, a.Proxy, a.DialTimeout)}
 	defer r.client.CloseIdleConnections()
 	if a.Dialect.IsV2() {
 		if err := checkClusterID(t.ClusterID); err != nil {
@@ -122,13 +123,14 @@ func checkClusterID(id string) error {
 	return nil
 }
 
-// client returns a plain HTTP client for the few questions asked before
-// streams open. It follows no redirect: credentials must not go elsewhere.
-func client(a Address) *http.Client {
+// Client returns a plain HTTP client for the few questions asked beside streams,
+// of URLs of that scheme. It follows no redirect: credentials must not go
+// elsewhere.
+func Client(scheme string, trust *auth.TLS, proxy *auth.Proxy, dialTimeout time.Duration) *http.Client {
 	return &http.Client{
-		Timeout: a.DialTimeout + 10*time.Second,
+		Timeout: dialTimeout + 10*time.Second,
 		Transport: &http.Transport{
-			TLSClientConfig: a.TLS, TLSHandshakeTimeout: a.DialTimeout,
+			DialContext: proxy.Dialer(scheme, dialTimeout), TLSClientConfig: trust.Config(), TLSHandshakeTimeout: dialTimeout,
 			TLSNextProto:      map[string]func(string, *tls.Conn) http.RoundTripper{},
 			DisableKeepAlives: true, // says Connection: close
 		},
@@ -166,8 +168,8 @@ func (r *resolver) ask(ctx context.Context, base *url.URL) (found, error) {
 			err = f.err
 		}
 		var cert *tls.CertificateVerificationError
-		if attempt >= r.a.Attempts || errors.As(err, &cert) || ctx.Err() != nil {
-			return found{}, &EndpointError{Err: err}
+		if denied := deniedAt(err); denied || attempt >= r.a.Attempts || errors.As(err, &cert) || ctx.Err() != nil {
+			return found{}, &EndpointError{Denied: denied, Err: err}
 		}
 		if r.a.Waiting != nil {
 			r.a.Waiting(err, attempt, wait)
@@ -190,12 +192,9 @@ func get(ctx context.Context, c *http.Client, who auth.Authorizer, u *url.URL, a
 	}
 	req.Header.Set("Accept", accept)
 	req.Header.Set("User-Agent", UserAgent)
-	authorization, err := who.Authorization(ctx)
+	authorization, err := Authorize(ctx, req, who)
 	if err != nil {
 		return head{}, nil, false, err
-	}
-	if authorization != "" {
-		req.Header.Set("Authorization", authorization)
 	}
 	resp, err := c.Do(req)
 	if err != nil {
@@ -206,8 +205,26 @@ func get(ctx context.Context, c *http.Client, who auth.Authorizer, u *url.URL, a
 	if err != nil {
 		return head{}, nil, false, fmt.Errorf("GET %s: read the answer: %w", u.Redacted(), err)
 	}
+	if resp.StatusCode == http.StatusUnauthorized && auth.Refused(who, authorization, false) {
+		return get(ctx, c, who, u, accept) // there is another token by now
+	}
 	h = head{status: resp.StatusCode, contentType: resp.Header.Get("Content-Type"), location: resp.Header.Get("Location"), server: resp.Header.Get("Server")}
-	return h, body, authorization == "", nil
+	return h, body, isNone(who), nil
+}
+
+// Authorize puts who's headers into req and returns the Authorization header.
+func Authorize(ctx context.Context, req *http.Request, who auth.Authorizer) (string, error) {
+	authorization, err := who.Authorization(ctx)
+	if err != nil {
+		return "", &credentialsError{err}
+	}
+	if authorization != "" {
+		req.Header.Set("Authorization", authorization)
+	}
+	for _, x := range auth.Headers(who) {
+		req.Header.Set(x.Name, x.Value)
+	}
+	return authorization, nil
 }
 
 // explainGet says what a GET without an answer means, in one line.
@@ -217,6 +234,9 @@ func explainGet(u *url.URL, err error) error {
 		err = inner.Err
 	}
 	var cert *tls.CertificateVerificationError
+	if via := new(auth.ProxyError); errors.As(err, &via) {
+		return explainDial(u, err)
+	}
 	if errors.As(err, &cert) || strings.Contains(err.Error(), "tls:") || strings.Contains(err.Error(), "server gave HTTP response") {
 		return explainTLS(u, err)
 	}
@@ -247,6 +267,8 @@ func (r *resolver) clusters(ctx context.Context, base *url.URL) (found, error) {
 	switch {
 	case anonymous && h.status == http.StatusUnauthorized:
 		ref.remedy = noCredentials
+	case h.status == http.StatusUnauthorized:
+		ref.remedy = cmp.Or(auth.Remedy(r.a.Auth), ref.remedy)
 	case h.status == http.StatusForbidden:
 		ref.remedy = "the key may not list clusters: give the cluster's id with --cluster-id, or grant it DESCRIBE"
 	case h.location != "":
@@ -319,8 +341,10 @@ func oneCluster(base *url.URL, ids []string) (string, error) {
 // false: producing will tell.
 // Source: Confluent REST v3 OpenAPI, getKafkaTopic; 40403 is an unknown topic.
 func (t *Target) MissingTopic(ctx context.Context, topic string) bool {
-	c := client(Address{TLS: t.TLS, DialTimeout: topicTimeout})
-	c.Transport.(*http.Transport).DialContext = t.dial
+	c := Client(t.Base.Scheme, t.TLS, t.Proxy, topicTimeout)
+	if t.dial != nil {
+		c.Transport.(*http.Transport).DialContext = t.dial
+	}
 	defer c.CloseIdleConnections()
 	ctx, cancel := context.WithTimeout(ctx, topicTimeout)
 	defer cancel()

@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -224,15 +225,12 @@ func TestResolveTLS(t *testing.T) {
 	defer srv.Close()
 	f := func(a Address, want string) {
 		t.Helper()
-		cfg, err := auth.TLSConfig("")
-		if err != nil {
-			t.Fatal(err)
-		}
+		var cfg tls.Config
 		if want == "" {
 			cfg.RootCAs = x509.NewCertPool()
 			cfg.RootCAs.AddCert(srv.Certificate())
 		}
-		a.Auth, a.TLS, a.DialTimeout, a.Attempts = auth.None{}, cfg, 2*time.Second, 2
+		a.Auth, a.TLS, a.DialTimeout, a.Attempts = auth.None{}, auth.FixedTLS(&cfg), 2*time.Second, 2
 		got, err := Resolve(context.Background(), a)
 		if want == "" {
 			if err != nil || got.ClusterID != "lkc-1" {

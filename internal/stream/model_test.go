@@ -12,6 +12,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/produce-agent/produce-agent/internal/stream/dialect"
 	"github.com/produce-agent/produce-agent/internal/stream/limit"
 )
 
@@ -252,7 +253,8 @@ func TestModel(t *testing.T) {
 		}
 		k := newBooks()
 		a, _ := authBasic()
-		p := New(cfg, Target{Base: srv.url(), ClusterID: "lkc-x", Auth: a}, limit.Profile{}, k, quiet(), nil)
+		spoken := rapid.SampledFrom([]dialect.Dialect{dialect.V3Stream, dialect.V3Records}).Draw(rt, "dialect")
+		p := New(cfg, Target{Base: srv.url(), ClusterID: "lkc-x", Auth: a, Dialect: spoken}, limit.Profile{}, k, quiet(), nil)
 		var all []string
 		for i := range rapid.IntRange(1, 12).Draw(rt, "batches") {
 			topic := fmt.Sprint("t", rapid.IntRange(0, 3).Draw(rt, "topic"))

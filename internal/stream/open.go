@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/valyala/fasthttp"
 
@@ -28,7 +27,8 @@ type Target struct {
 	ClusterID string   // of a v2 endpoint its host: it has no other name
 	Dialect   dialect.Dialect
 	Auth      auth.Authorizer
-	TLS       *tls.Config // for https; nil otherwise
+	TLS       *auth.TLS   // for https; nil: what the system trusts
+	Proxy     *auth.Proxy // nil: directly
 
 	dial func(ctx context.Context, network, address string) (net.Conn, error) // nil: the network
 }
@@ -80,29 +80,26 @@ func sameOrigin(a, b *url.URL) bool {
 	return a.Scheme == "http" && b.Scheme == "https" && a.Port() == "" && b.Port() == ""
 }
 
-var dialer = net.Dialer{KeepAlive: 15 * time.Second}
-
-// dial connects to u, TLS included.
+// dial connects to u, TLS included, through the proxy where there is one.
 func (p *Pool) dial(ctx context.Context, u *url.URL) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.DialTimeout)
 	defer cancel()
-	dial := p.target.dial
-	if dial == nil {
-		dial = dialer.DialContext
+	var conn net.Conn
+	var err error
+	if p.target.dial != nil {
+		conn, err = p.target.dial(ctx, "tcp", hostPort(u))
+	} else {
+		conn, err = p.target.Proxy.Dial(ctx, u, hostPort(u))
 	}
-	conn, err := dial(ctx, "tcp", hostPort(u))
 	if err != nil {
 		return nil, explainDial(u, err)
 	}
 	if u.Scheme != "https" {
 		return conn, nil
 	}
-	cfg := p.target.TLS.Clone()
-	if cfg == nil { // the endpoint is http and redirects to https
-		if cfg, err = auth.TLSConfig(""); err != nil {
-			conn.Close()
-			return nil, err
-		}
+	cfg := p.target.TLS.Config()
+	if !sameOrigin(p.target.Base, u) { // another host is not to see who we are
+		cfg.Certificates = nil
 	}
 	cfg.ServerName = u.Hostname()
 	secure := tls.Client(conn, cfg)
@@ -117,8 +114,11 @@ func (p *Pool) dial(ctx context.Context, u *url.URL) (net.Conn, error) {
 const inChunks = -1
 
 // requestHead returns the head of a POST to u with a body of that length. No
-// Accept-Encoding: a compressed answer would hold reports back.
-func (p *Pool) requestHead(ctx context.Context, u *url.URL, w wire, length int) ([]byte, error) {
+// Accept-Encoding: a compressed answer would hold reports back. authorization is
+// the header it has, "" for none.
+//
+// Errors: *credentialsError.
+func (p *Pool) requestHead(ctx context.Context, u *url.URL, w wire, length int) (raw []byte, authorization string, err error) {
 	content, accept := w.types()
 	var h fasthttp.RequestHeader
 	h.DisableNormalizing()
@@ -130,20 +130,25 @@ func (p *Pool) requestHead(ctx context.Context, u *url.URL, w wire, length int) 
 	h.SetContentType(content)
 	h.Set("Accept", accept)
 	if sameOrigin(p.target.Base, u) {
-		authorization, err := p.target.Auth.Authorization(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("credentials: %w", err)
+		if authorization, err = p.target.Auth.Authorization(ctx); err != nil {
+			return nil, "", &credentialsError{err}
 		}
 		if authorization != "" {
 			h.Set("Authorization", authorization)
 		}
+		for _, x := range auth.Headers(p.target.Auth) {
+			h.Set(x.Name, x.Value)
+		}
 	}
 	h.SetContentLength(length)
-	return h.Header(), nil
+	return h.Header(), authorization, nil
 }
 
 // explainDial says what a failed connect means, in one line.
 func explainDial(u *url.URL, err error) error {
+	if via := new(auth.ProxyError); errors.As(err, &via) {
+		return fmt.Errorf("connect to %s: %w", hostPort(u), err)
+	}
 	hint := "is the endpoint up, and is the port right?"
 	var dns *net.DNSError
 	switch {
@@ -174,7 +179,7 @@ func explainTLS(u *url.URL, err error) error {
 	case strings.Contains(text, "unknown authority") || strings.Contains(text, "not trusted"):
 		hint = "its certificate is signed by an authority this machine does not trust: give that authority's certificate with --ca-file"
 	case strings.Contains(text, "certificate required") || strings.Contains(text, "bad certificate"):
-		hint = "it wants a client certificate that it trusts: give tls.cert_file and tls.key_file in a configuration file"
+		hint = "it wants a client certificate that it trusts: give --cert-file and --key-file"
 	case strings.Contains(text, "expired"):
 		hint = "its certificate has expired, or this machine's clock is wrong"
 	case strings.Contains(text, "valid for") || strings.Contains(text, "doesn't contain any IP SANs"):

@@ -44,15 +44,17 @@ type ref struct {
 func (p *Pool) keyed(b *record.Batch) {
 	b.Keys = b.Keys[:0]
 	var room [256]byte
-	for i := range b.Ends {
+	from, body := int32(0), b.Body()
+	for _, end := range b.Ends {
 		h := uint32(1)
 		if !p.cfg.Strict {
 			h = 0
-			if key, ok := record.AppendKey(room[:0], b.Bytes(i, i+1)); ok {
+			if key, ok := record.Key(room[:0], body[from:end]); ok {
 				h = max(1, uint32(maphash.Bytes(p.seed, key)))
 			}
 		}
 		b.Keys = append(b.Keys, h)
+		from = end
 	}
 }
 
@@ -130,6 +132,7 @@ func (t *topic) defers(b *record.Batch, i int) {
 	s.b.Copy(b, i, i+1)
 	s.left++
 	t.backlog += size
+	t.p.behind.Add(1)
 	l := o.behind[b.Keys[i]]
 	if l == nil {
 		if o.behind == nil {
@@ -151,7 +154,10 @@ func (t *topic) release(keys []uint32) {
 		if key == 0 {
 			continue
 		}
-		l := t.order.behind[key]
+		var l *line
+		if len(t.order.behind) > 0 {
+			l = t.order.behind[key]
+		}
 		if l == nil {
 			t.order.out.remove(key)
 			continue
@@ -187,6 +193,7 @@ func sealed(b *record.Batch) segment {
 
 // leaves says that a record of s need not be kept any more. Called with mu held.
 func (t *topic) leaves(s *stash) {
+	t.p.behind.Add(-1)
 	if s.left--; s.left > 0 {
 		return
 	}
@@ -202,14 +209,16 @@ func (t *topic) deferred() (all []segment) {
 	for _, l := range t.order.behind {
 		for _, r := range l.refs[l.head:] {
 			all = append(all, segment{b: r.in.b, from: r.i, to: r.i + 1})
+			t.p.behind.Add(-1)
 		}
 	}
 	t.order = order{}
 	return all
 }
 
-// keySet is a set of numbers above 0: open addressing, at most half full. It
-// grows to twice what was in it at once, and shrinks by shrink only.
+// keySet is a set of numbers above 0: open addressing, at most a quarter full,
+// for a second look costs more than a larger table. It shrinks by shrink only.
+// Memory: 16 to 32 bytes for each key that was in it at once.
 type keySet struct {
 	slots []uint32 // 0 is a free one; a power of two of them
 	n     int
@@ -217,7 +226,7 @@ type keySet struct {
 
 // add returns false when key is in the set already.
 func (s *keySet) add(key uint32) bool {
-	if 2*s.n >= len(s.slots) {
+	if 4*s.n >= len(s.slots) {
 		s.grow()
 	}
 	mask := uint32(len(s.slots) - 1)

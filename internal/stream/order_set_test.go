@@ -111,6 +111,9 @@ func TestOrderBacklog(t *testing.T) {
 	if topic.backlog != 3*size {
 		t.Errorf("backlog %d, want %d", topic.backlog, 3*size)
 	}
+	if n := p.Stats().Behind; n != 30 {
+		t.Errorf("%d records wait, want 30", n)
+	}
 	p.closing.Store(true) // no stream is to take what is ready
 	topic.release(first.b.Keys)
 	topic.mu.Lock()
@@ -126,6 +129,9 @@ func TestOrderBacklog(t *testing.T) {
 	}
 	if len(left) != 10 || left['3'] != 3 {
 		t.Errorf("left over, by key: %v", left)
+	}
+	if n := p.behind.Load(); n != 0 {
+		t.Errorf("%d records wait, want none", n)
 	}
 }
 

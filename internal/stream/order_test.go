@@ -15,6 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/produce-agent/produce-agent/internal/record"
+	"github.com/produce-agent/produce-agent/internal/stream/dialect"
 	"github.com/produce-agent/produce-agent/internal/stream/limit"
 )
 
@@ -246,7 +247,8 @@ func TestOrderModel(t *testing.T) {
 		cfg.Heartbeat, cfg.ReportTimeout, cfg.MaxAttempts = 20*time.Millisecond, time.Second, 1000
 		k := newBooks()
 		a, _ := authBasic()
-		p := New(cfg, Target{Base: srv.url(), ClusterID: "lkc-x", Auth: a}, limit.Profile{}, k, quiet(), nil)
+		spoken := rapid.SampledFrom([]dialect.Dialect{dialect.V3Stream, dialect.V3Records}).Draw(rt, "dialect")
+		p := New(cfg, Target{Base: srv.url(), ClusterID: "lkc-x", Auth: a, Dialect: spoken}, limit.Profile{}, k, quiet(), nil)
 		topics := rapid.IntRange(1, 3).Draw(rt, "topics")
 		keys := rapid.SampledFrom([]int{1, 2, 7, 40}).Draw(rt, "keys")
 		rng := rand.New(rand.NewPCG(m.seed, 0))

@@ -93,6 +93,7 @@ type Pool struct {
 	lastGood  atomic.Int64 // when a record was last delivered, as pool time
 	starving  atomic.Int32 // topics waiting for a stream
 	posting   atomic.Int32 // serve goroutines waiting for the budget of POSTs
+	behind    atomic.Int64 // records waiting for an earlier one of their key
 	probe     chan struct{}
 	idle      chan struct{} // one token: a topic has nothing outstanding, or failed
 	failed    chan struct{}
@@ -117,6 +118,7 @@ type Pool struct {
 	warnedAt  map[string]time.Time
 	err       error
 	trouble   error // why the endpoint does not answer, until it does
+	doubt     doubt // of the credentials
 }
 
 // New returns a Pool that has not connected yet. observe, when not nil, gets
@@ -127,7 +129,8 @@ func New(cfg Config, target Target, profile limit.Profile, h Handler, log *slog.
 	p := &Pool{
 		cfg: cfg, target: target, handler: h, limiter: limit.New(profile),
 		limited: profile.Records > 0 || profile.Bytes > 0, ordered: cfg.Strict || cfg.ByKey, seed: maphash.MakeSeed(),
-		speaks: wireOf(target.Dialect), log: log, stats: newCounters(), observe: observe,
+		speaks: wireOf(target.Dialect),
+		log:    log, stats: newCounters(), observe: observe,
 		start: time.Now(), probe: make(chan struct{}, 1), idle: make(chan struct{}, 1), failed: make(chan struct{}), broken: make(chan struct{}),
 		ctx: ctx, cancel: cancel,
 		topics: map[string]*topic{}, live: map[*stream]struct{}{}, warnedAt: map[string]time.Time{},
@@ -380,6 +383,7 @@ func (p *Pool) Stats() Stats {
 		s.Open++
 	})
 	s.PerSecond, s.Found = p.limiter.PerSecond(), p.limiter.Found()
+	s.Behind = int(p.behind.Load())
 	return s
 }
 

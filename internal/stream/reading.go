@@ -159,12 +159,17 @@ func (r *reading) checkHead(h head) error {
 		if h.encoding != "" && h.encoding != "identity" {
 			return compressed(h)
 		}
-		now := time.Now()
-		r.s.p.limiter.PostTaken(now, h.rates.told(now))
+		r.taken(h)
 		return nil
 	}
 	_ = r.s.conn.SetReadDeadline(time.Now().Add(lastWait))
 	return judgeStatus(h, r.ans.rest(maxErrorBody))
+}
+
+// taken tells the limiter of a POST that the server took.
+func (r *reading) taken(h head) {
+	now := time.Now()
+	r.s.p.limiter.PostTaken(now, h.rates.told(now))
 }
 
 // compressed refuses an answer that is.

@@ -29,14 +29,15 @@ func (p *Pool) request(t *topic) {
 	s.wire, s.sent = w, requests.Get().(*request)
 	q := s.sent
 	defer func() { q.reset(); requests.Put(q) }()
-	ok := p.sleep(t.shunned())
-	if ok {
-		s.release, ok = p.turn(t, nil)
-	}
-	defer s.release()
-	if !ok {
+	if !p.sleep(t.shunned()) {
 		return
 	}
+	var ok bool
+	if s.release, ok = p.turn(t, nil); !ok {
+		s.release()
+		return
+	}
+	defer s.release()
 	g, ok := s.ready()
 	if !ok { // gated, or another was quicker
 		p.limiter.GiveOpen()
@@ -201,14 +202,16 @@ func (s *stream) launch() error {
 		s.t.unredirect()
 		return err
 	}
-	head, err := p.requestHead(p.ctx, s.url, s.wire, len(q.body))
+	head, authorization, err := p.requestHead(p.ctx, s.url, s.wire, len(q.body))
 	if err != nil {
 		l.Close()
 		return fmt.Errorf("request for topic %q: %w", s.t.name, err)
 	}
+	s.authorization = authorization
 	s.attach(l)
 	p.stats.opened()
 	now := time.Now()
+	s.born = now
 	s.touch()
 	for _, g := range q.segments {
 		g.sent = now

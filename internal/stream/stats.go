@@ -28,6 +28,7 @@ type Stats struct {
 	Waited    map[string]time.Duration
 	Open      int // streams now
 	InFlight  int // records now
+	Behind    int // records that wait for an earlier one of their key, now
 	PerSecond float64
 	Found     limit.Found // by the cluster's 429s, at present
 	Routes    map[int32]RouteStats

@@ -85,6 +85,8 @@ type stream struct {
 	broken    atomic.Bool   // the connection is closed by us
 	why       atomic.Pointer[string]
 
+	authorization string // header it was opened with
+
 	read reading
 }
 

@@ -34,6 +34,7 @@ func (w v2) answer(r *reading, h head) error {
 	if len(offsets) == 0 || offsets[0] != '[' {
 		return r.notAnswer(h, body)
 	}
+	r.taken(h)
 	r.entries = r.entries[:0]
 	bare := false // an error without a text
 	for {

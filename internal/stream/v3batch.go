@@ -67,6 +67,7 @@ func (v3Batch) answer(r *reading, h head) error {
 	if h.status != 207 && h.status != 200 || successes == nil && failures == nil {
 		return r.notAnswer(h, body)
 	}
+	r.taken(h)
 	var seen [batchEntries]batchOutcome
 	note := func(entries []byte, failed bool) {
 		for {

@@ -7,7 +7,9 @@ import "time"
 const burstShare = 0.02
 
 // budget is a token bucket with debt: what is asked for is always granted, and
-// the answer is how long to wait first.
+// the answer is how long to wait first. What is larger than a burst waits for a
+// full bucket and those behind it pay, as on the other side: who had it wait
+// for its whole cost would be ahead of a server that keeps no more than a burst.
 type budget struct {
 	rate  float64 // a second; 0: no limit
 	burst float64
@@ -25,18 +27,19 @@ func (b *budget) take(now time.Time, n float64) time.Duration {
 		return 0
 	}
 	b.refill(now)
+	lacks := min(n, b.burst) - b.level
 	b.level -= n
-	if b.level >= 0 {
+	if lacks <= 0 {
 		return 0
 	}
-	return time.Duration(-b.level / b.rate * float64(time.Second))
+	return time.Duration(lacks / b.rate * float64(time.Second))
 }
 
 // sendAfter says that the n just taken go out only after wait, for another
 // budget has less: what the bucket would have gained past its brim by then is
 // lost, or those who wait together would all go at once.
 func (b *budget) sendAfter(wait time.Duration, n float64) {
-	b.level = min(b.level, max(0, b.burst-n)-b.rate*wait.Seconds())
+	b.level = min(b.level, b.burst-n-b.rate*wait.Seconds())
 }
 
 // give takes n back.
@@ -67,6 +70,7 @@ type searched struct {
 	least float64 // the lowest rate there is: never stop asking
 	most  float64 // where the limit is 0: above it there is no rate to be found
 	found bool    // rate is what was found, not the limit
+	base  float64 // the rate before the cuts that followed one another
 }
 
 func newSearched(limit, least, most float64) searched {
@@ -102,13 +106,35 @@ func (s *searched) cut(now time.Time, delivered float64, sure bool) {
 	s.set(now, rate)
 }
 
-// use is the part of the rate that so much a second is. Of a budget without a
-// limit it may be all.
-func (s *searched) use(perSecond float64) float64 {
-	if s.rate == 0 {
+// begin remembers the rate, or where there is none what was sent a second.
+func (s *searched) begin(sent float64) {
+	if s.base = s.rate; s.base == 0 {
+		s.base = max(sent, s.least)
+	}
+}
+
+// left is the part of the remembered rate that is in force.
+func (s *searched) left() float64 {
+	if s.base == 0 || s.rate == 0 {
 		return 1
 	}
-	return perSecond / s.rate
+	return s.rate / s.base
+}
+
+// takeBack puts the remembered rate in force.
+func (s *searched) takeBack(now time.Time) {
+	if s.found {
+		s.set(now, s.base)
+	}
+}
+
+// use is the part of the limit that so much a second is. Of a budget without a
+// limit it may be all.
+func (s *searched) use(perSecond float64) float64 {
+	if s.limit == 0 {
+		return 1
+	}
+	return perSecond / s.limit
 }
 
 // climb raises a rate that was found, by a share of it a second.

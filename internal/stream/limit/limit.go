@@ -21,8 +21,9 @@ type Limiter struct {
 	bytes searched
 
 	cutAt     time.Time // when a 429 last changed a rate
-	cutGood   float64   // the share of good reports that led to it
-	since     counts    // of what was sent after it
+	cutGood   float64   // the share of good reports before the cuts that followed one another
+	vain      int       // how many of them were seen not to help
+	since     counts    // of what was sent after the last
 	deafUntil time.Time // cutting was seen not to help: 429s are not our rate's doing
 	climbAt   time.Time
 	last429   time.Time
@@ -47,7 +48,8 @@ func (c *counts) add(o counts) {
 }
 
 type slot struct {
-	index int64
+	index   int64
+	largest float64 // bytes of one call
 	counts
 }
 
@@ -92,6 +94,7 @@ func (l *Limiter) tick(now time.Time) {
 		l.posts.rebase(now)
 		l.recs.last, l.bytes.last = now, now
 		l.cutAt, l.climbAt, l.last429, l.deafUntil = now, now, now, now
+		l.vain, l.since = 0, counts{}
 		l.start, l.slots = now, [maxSlots]slot{}
 		l.now = now
 	}
@@ -167,6 +170,7 @@ func (l *Limiter) count(now time.Time, c counts) {
 		*s = slot{index: i}
 	}
 	s.add(c)
+	s.largest = max(s.largest, c.bytes)
 	if now.Sub(l.cutAt) >= settles {
 		l.since.add(c)
 	}
@@ -177,25 +181,27 @@ func (l *Limiter) count(now time.Time, c counts) {
 // fiftieth in the first second and twice as much in each that follows. A server
 // that limits the rate delivers as much as before after a cut and refuses less
 // of it; where the share of good reports stays what it was, the rate was not
-// the cause: the cut is taken back and none is made for a while.
+// the cause: the cuts are taken back and none is made for a while.
 //
-// A report does not say whether records or bytes were too many. What is used to
-// a larger part of its budget is cut, or both where both are.
+// A report does not say whether records or bytes were too many. Of that is cut
+// what came nearer to its limit, in the last five seconds as in the last half
+// one, or both where both came as near. Whichever it is, the other follows it
+// while records stay as large as they are.
 const (
-	firstLook    = 250 * time.Millisecond // of counts before the first cut
-	cutEvery     = time.Second
-	settles      = 250 * time.Millisecond // what was in flight at a cut is reported
-	cutTo        = 0.97
-	climbBy      = 0.02
-	climbMost    = 0.5
-	climbDeaf    = 0.2
-	judgeWithin  = 3 * time.Second
-	helped       = 1.2 // times the good share before
-	helpedLeast  = 0.01
-	helpedEnough = 0.9
-	takeBack     = 2
-	deafFor      = 5 * time.Second
-	alike        = 0.5 // the part of the more used budget from which the other is cut as well
+	firstLook   = 250 * time.Millisecond // of counts before the first cut
+	cutEvery    = time.Second
+	settles     = 250 * time.Millisecond // what was in flight at a cut is reported
+	cutTo       = 0.97
+	climbBy     = 0.02
+	climbMost   = 0.5
+	climbDeaf   = 0.2
+	judgeWithin = 3 * time.Second
+	judgeFrom   = 0.75 // of the rates left: smaller cuts show too little
+	judgeLeast  = 20   // reports since the last cut
+	vainTwice   = 2    // once may be chance
+	helped      = 0.4  // of what a cut does to a server that limits the rate
+	deafFor     = 5 * time.Second
+	alike       = 0.75 // the part of the more used limit from which the other is cut as well
 
 	leastRecords = 1    // a second; never stop asking
 	leastBytes   = 64e3 // likewise: a record of 8 MB is let go within two minutes
@@ -210,26 +216,61 @@ func (l *Limiter) Throttled(now time.Time, n, bytes int) bool {
 	defer l.mu.Unlock()
 	l.count(now, counts{throttled: float64(n), throttledBytes: float64(bytes)})
 	l.last429 = now
-	if now.Sub(l.start) < firstLook || !l.cutAt.IsZero() && now.Sub(l.cutAt) < cutEvery {
+	if now.Sub(l.start) < firstLook {
+		l.glance(now)
 		return false
 	}
-	w, seconds := l.window(now)
-	good := w.delivered / (w.throttled + w.delivered)
-	if judged := !l.cutAt.IsZero() && now.Sub(l.cutAt) < judgeWithin; judged {
-		good = l.since.delivered / max(1, l.since.throttled+l.since.delivered)
-		if good < max(helped*l.cutGood, l.cutGood+helpedLeast) && good < helpedEnough && !now.Before(l.deafUntil) {
-			l.deafUntil = now.Add(deafFor)
-			l.changed(now, good)
-			l.recs.takeBack(now)
-			l.bytes.takeBack(now)
-			return false
-		}
+	if !l.cutAt.IsZero() && now.Sub(l.cutAt) < cutEvery {
+		return false
 	}
 	if now.Before(l.deafUntil) {
 		return false
 	}
-	l.changed(now, good)
-	useRecords, useBytes := l.recs.use((w.delivered+w.throttled)/seconds), l.bytes.use((w.bytes+w.throttledBytes)/seconds)
+	w, seconds := l.sum(now, windowSlots, enough)
+	good := w.delivered / (w.throttled + w.delivered)
+	series := !l.cutAt.IsZero() && now.Sub(l.cutAt) < judgeWithin
+	if series {
+		good = l.since.delivered / max(1, l.since.throttled+l.since.delivered)
+	}
+	sent, size := (w.delivered+w.throttled)/seconds, (w.bytes+w.throttledBytes)/seconds
+	left := l.left()
+	switch {
+	case !series, left > judgeFrom && l.vain == 0 && good < l.cutGood: // what came of the last cut does not show yet
+		l.begin(good, sent, size)
+	case left > judgeFrom || l.since.delivered+l.since.throttled < judgeLeast: // too little to see
+	case good >= l.cutGood+helped*(min(1, l.cutGood/left)-l.cutGood):
+		l.begin(good, sent, size)
+	default:
+		l.vain++
+	}
+	l.cutAt, l.climbAt, l.since = now, now, counts{}
+	if l.vain == vainTwice {
+		l.deafUntil = now.Add(deafFor)
+		l.recs.takeBack(now)
+		l.bytes.takeBack(now)
+		l.begin(good, sent, size)
+		return false
+	}
+	l.cut(now, w, seconds)
+	return true
+}
+
+// begin starts a series of cuts: what they lead to is compared with now.
+func (l *Limiter) begin(good, records, bytes float64) {
+	l.cutGood, l.vain = good, 0
+	l.recs.begin(records)
+	l.bytes.begin(bytes)
+}
+
+// left is the part of the rates that the series of cuts has left.
+func (l *Limiter) left() float64 { return min(l.recs.left(), l.bytes.left()) }
+
+// cut lowers what is used most.
+func (l *Limiter) cut(now time.Time, w counts, seconds float64) {
+	long, within := l.sum(now, maxSlots, 0)
+	short, moment := l.sum(now, windowSlots, 0)
+	useRecords := min(l.recs.use(long.delivered/within), l.recs.use((short.delivered+short.throttled)/moment))
+	useBytes := min(l.bytes.use(long.bytes/within), l.bytes.use((short.bytes+short.throttledBytes)/moment))
 	most, sure := max(useRecords, useBytes), w.delivered >= enough
 	if useRecords >= alike*most {
 		l.recs.cut(now, w.delivered/seconds, sure)
@@ -237,30 +278,29 @@ func (l *Limiter) Throttled(now time.Time, n, bytes int) bool {
 	if useBytes >= alike*most {
 		l.bytes.cut(now, w.bytes/seconds, sure)
 	}
-	return true
 }
 
-// changed notes that the rates were changed at now, at that share of good
-// reports.
-func (l *Limiter) changed(now time.Time, good float64) {
-	l.cutAt, l.climbAt, l.cutGood, l.since = now, now, good, counts{}
-}
-
-// takeBack undoes a cut that did not help.
-func (s *searched) takeBack(now time.Time) {
-	if s.found {
-		s.set(now, s.rate*takeBack)
+// glance paces what nothing has paced so far, until there was a look at what
+// the server takes: without it a whole window of each stream would be refused.
+func (l *Limiter) glance(now time.Time) {
+	if l.recs.limit > 0 || l.bytes.limit > 0 {
+		return
 	}
+	w, seconds := l.sum(now, windowSlots, enough)
+	l.climbAt = now
+	l.recs.set(now, max(enough, w.delivered)/max(seconds, 0.02))
 }
 
-// window adds up the slots that are not over, and further ones back until they
-// hold enough to tell a rate.
-func (l *Limiter) window(now time.Time) (c counts, seconds float64) {
+// sum adds up the newest slots, that many at least, and further ones back until
+// they hold so many delivered records, and as many times the largest lot of
+// bytes, as it takes to tell a rate.
+func (l *Limiter) sum(now time.Time, least int64, enough float64) (c counts, seconds float64) {
 	newest := max(0, int64(now.Sub(l.start)/slotLength))
-	n := int64(0)
-	for ; n < maxSlots && n <= newest && (n < windowSlots || c.delivered < enough); n++ {
+	n, largest := int64(0), 0.0
+	for ; n < maxSlots && n <= newest && (n < least || c.delivered < enough || c.bytes < enough*largest); n++ {
 		if s := &l.slots[(newest-n)%maxSlots]; s.index == newest-n {
 			c.add(s.counts)
+			largest = max(largest, s.largest)
 		}
 	}
 	length := time.Duration(n-1)*slotLength + now.Sub(l.start)%slotLength

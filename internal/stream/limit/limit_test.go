@@ -205,17 +205,23 @@ func TestGive(t *testing.T) {
 	p, _ := ParseProfile("basic")
 	l := New(p)
 	l.Take(epoch, 20, 0)
-	if d := l.Take(epoch, 500, 0); d != 500*time.Millisecond {
-		t.Fatalf("500 records behind a full burst wait %s", d)
+	if d := l.Take(epoch, 500, 0); d != 20*time.Millisecond {
+		t.Fatalf("500 records behind a full burst wait %s, want for the next one", d)
 	}
+	if d := l.Take(epoch, 1, 0); d != 501*time.Millisecond {
+		t.Fatalf("one record behind 500 waits %s", d)
+	}
+	l.Give(1, 0)
 	l.Give(500, 0)
 	if d := l.Take(epoch.Add(500*time.Millisecond), 20, 0); d != 0 {
 		t.Errorf("20 records after 500 were given back and their time went by wait %s", d)
 	}
+	l = New(p)
+	l.Take(epoch, 20, 0)
 	for range 10 { // what was never taken cannot be had twice
 		l.Give(1000, 1<<20)
 	}
-	if d := l.Take(epoch.Add(500*time.Millisecond), 30, 0); d < 10*time.Millisecond {
+	if d := l.Take(epoch.Add(500*time.Millisecond), 20, 0) + l.Take(epoch.Add(500*time.Millisecond), 10, 0); d < 10*time.Millisecond {
 		t.Errorf("giving back made a burst: 30 records wait %s", d)
 	}
 }
@@ -317,11 +323,12 @@ func TestRecoversFromStorm(t *testing.T) {
 	}
 }
 
-// 429s among the very first reports start no search: there is no rate to see.
+// 429s among the very first reports cut nothing, for there is no rate to see:
+// they are only paced by what was delivered until then.
 func TestFirst429(t *testing.T) {
 	l := New(Profile{Name: "none"})
 	l.Delivered(epoch, 20, 4000)
-	if l.Throttled(epoch.Add(20*time.Millisecond), 5, 1000) || l.PerSecond() != 0 {
+	if l.Throttled(epoch.Add(20*time.Millisecond), 5, 1000) || l.PerSecond() != 1000 {
 		t.Errorf("25 reports within 20 ms cut the rate to %g", l.PerSecond())
 	}
 	l.Delivered(epoch.Add(400*time.Millisecond), 380, 76000)

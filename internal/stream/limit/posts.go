@@ -25,6 +25,7 @@ type posts struct {
 	cutAt     time.Time
 	grownAt   time.Time
 	notBefore time.Time // the server takes none until then
+	sent      time.Time // the last POST
 	left      int       // POSTs it takes before resetAt; less than zero: not said
 	resetAt   time.Time
 	seen      [10]slotPosts // of the last second
@@ -74,12 +75,15 @@ func (l *Limiter) Reopen(now time.Time) time.Duration {
 	defer l.mu.Unlock()
 	l.tick(now)
 	p := &l.posts
-	if p.heldFor(now) == 0 {
-		p.goes(now)
-		return 0
+	if p.heldFor(now) > 0 {
+		p.give(1)
+		return p.open(now)
 	}
-	p.give(1)
-	return p.open(now)
+	if gap := p.gap(now); gap > 0 {
+		return gap
+	}
+	p.goes(now)
+	return 0
 }
 
 // GiveOpen returns a POST that was reserved and not sent.
@@ -90,7 +94,7 @@ func (l *Limiter) GiveOpen() {
 }
 
 func (p *posts) open(now time.Time) time.Duration {
-	wait := p.take(now, 1)
+	wait := max(p.take(now, 1), p.gap(now))
 	if wait == 0 && p.spread != nil && p.rate > 0 {
 		wait = time.Duration(p.spread() / p.rate * float64(time.Second))
 	}
@@ -102,6 +106,15 @@ func (p *posts) open(now time.Time) time.Duration {
 		p.sendAfter(wait, 1)
 	}
 	return wait
+}
+
+// gap returns how long it is until a POST may follow the last that was sent:
+// reservations that are given back leave room that has not come yet.
+func (p *posts) gap(now time.Time) time.Duration {
+	if p.rate == 0 || p.sent.IsZero() {
+		return 0
+	}
+	return max(0, p.sent.Add(time.Duration(spaced/p.rate*float64(time.Second))).Sub(now))
 }
 
 // heldFor returns for how long the server wants no POST.
@@ -118,6 +131,7 @@ func (p *posts) goes(now time.Time) {
 	if p.left > 0 && now.Before(p.resetAt) {
 		p.left--
 	}
+	p.sent = now
 	s, i := p.slot(now)
 	if s.index != i {
 		*s = slotPosts{index: i}
@@ -146,7 +160,7 @@ func (p *posts) perSecond(now time.Time) (n float64) {
 
 // rebase lets everything count from another clock's now.
 func (p *posts) rebase(now time.Time) {
-	p.last, p.cutAt, p.grownAt, p.notBefore, p.resetAt = now, now, now, now, now
+	p.sent, p.last, p.cutAt, p.grownAt, p.notBefore, p.resetAt = time.Time{}, now, now, now, now, now
 	p.left, p.epoch, p.seen = -1, now, [10]slotPosts{}
 }
 

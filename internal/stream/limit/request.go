@@ -1,8 +1,6 @@
 package limit
 
-import (
-	"math"
-)
+import "math"
 
 // requestSlack is how much more than an even share a request may hold, for
 // those that went out less than full.

@@ -43,16 +43,3 @@ func TestRequestsHoldTheLimit(t *testing.T) {
 	f(two, 60) // a hundredth of a second's is more than a POST's share
 	f(Profile{Name: "records only", Records: 500}, 5)
 }
-
-func TestGiveOpen(t *testing.T) {
-	l := New(Profile{Connections: 25})
-	now := time.Unix(1e9, 0)
-	l.Open(now)
-	l.GiveOpen()
-	if d := l.Open(now); d != 0 {
-		t.Errorf("a POST given back still has to be waited for: %s", d)
-	}
-	if d := l.Open(now); d == 0 {
-		t.Error("two POSTs at once")
-	}
-}
