@@ -459,10 +459,15 @@ func (s *stream) pace(n, size int) bool {
 	if !s.paced() {
 		return true
 	}
-	d := s.p.limiter.Take(time.Now(), n, size)
-	if d <= 0 {
-		return true
+	if d := s.p.limiter.Take(time.Now(), n, size); d > 0 && !s.hold(d, n, size) {
+		return false
 	}
+	d := s.p.limiter.Go(time.Now(), n, size)
+	return d <= 0 || s.hold(d, n, size)
+}
+
+// hold waits for d. It returns false when the stream is over first.
+func (s *stream) hold(d time.Duration, n, size int) bool {
 	s.p.stats.waited(limitRecords, d)
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -71,13 +71,15 @@ type searched struct {
 	most  float64 // where the limit is 0: above it there is no rate to be found
 	found bool    // rate is what was found, not the limit
 	base  float64 // the rate before the cuts that followed one another
+	gate  budget  // what goes in fact: reservations say when it may, and some come late
 }
 
 func newSearched(limit, least, most float64) searched {
 	if limit > 0 {
 		least = min(least, limit)
 	}
-	return searched{budget: newBudget(limit, burstShare), limit: limit, least: least, most: most}
+	b := newBudget(limit, burstShare)
+	return searched{budget: b, gate: b, limit: limit, least: least, most: most}
 }
 
 // set makes rate the one in force; at the limit the search is over.
@@ -90,15 +92,17 @@ func (s *searched) set(now time.Time, rate float64) {
 		rate, s.found = 0, false
 	}
 	s.setRate(now, rate, burstShare)
+	s.gate.setRate(now, rate, burstShare)
 }
 
-// cut lowers the rate to a little under what was delivered a second. Where that
-// is told by a few records only it is no more than a hint: the rate is halved
-// at most.
-func (s *searched) cut(now time.Time, delivered float64, sure bool) {
+// cut lowers the rate to a little under what was delivered a second, or to the
+// share of it that was good, where less was sent than it allows. Where that is
+// told by a few records only it is no more than a hint: the rate is halved at
+// most.
+func (s *searched) cut(now time.Time, delivered, good float64, sure bool) {
 	rate := delivered * cutTo
 	if s.rate > 0 {
-		rate = min(rate, s.rate*cutTo)
+		rate = min(max(delivered, s.rate*good), s.rate) * cutTo
 		if !sure {
 			rate = max(rate, s.rate/2)
 		}

@@ -92,7 +92,7 @@ func (l *Limiter) Found() (f Found) {
 func (l *Limiter) tick(now time.Time) {
 	if now.Before(l.now.Add(-time.Second)) {
 		l.posts.rebase(now)
-		l.recs.last, l.bytes.last = now, now
+		l.recs.last, l.bytes.last, l.recs.gate.last, l.bytes.gate.last = now, now, now, now
 		l.cutAt, l.climbAt, l.last429, l.deafUntil = now, now, now, now
 		l.vain, l.since = 0, counts{}
 		l.start, l.slots = now, [maxSlots]slot{}
@@ -118,6 +118,22 @@ func (l *Limiter) Take(now time.Time, n, bytes int) time.Duration {
 	if wait > 0 {
 		l.recs.sendAfter(wait, float64(n))
 		l.bytes.sendAfter(wait, float64(bytes))
+	}
+	return wait
+}
+
+// Go is asked when the wait for a reservation is over, and returns how long to
+// wait on. A machine that is busy wakes its sleepers late, and several at once:
+// the time that is lost so is not caught up with, or a second would hold more
+// than its share.
+func (l *Limiter) Go(now time.Time, n, bytes int) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.tick(now)
+	wait := max(l.recs.gate.take(now, float64(n)), l.bytes.gate.take(now, float64(bytes)))
+	if wait > 0 {
+		l.recs.gate.sendAfter(wait, float64(n))
+		l.bytes.gate.sendAfter(wait, float64(bytes))
 	}
 	return wait
 }
@@ -273,10 +289,10 @@ func (l *Limiter) cut(now time.Time, w counts, seconds float64) {
 	useBytes := min(l.bytes.use(long.bytes/within), l.bytes.use((short.bytes+short.throttledBytes)/moment))
 	most, sure := max(useRecords, useBytes), w.delivered >= enough
 	if useRecords >= alike*most {
-		l.recs.cut(now, w.delivered/seconds, sure)
+		l.recs.cut(now, w.delivered/seconds, w.delivered/max(1, w.delivered+w.throttled), sure)
 	}
 	if useBytes >= alike*most {
-		l.bytes.cut(now, w.bytes/seconds, sure)
+		l.bytes.cut(now, w.bytes/seconds, w.bytes/max(1, w.bytes+w.throttledBytes), sure)
 	}
 }
 
