@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -84,6 +85,7 @@ type kafka struct {
 	nodes  []*kafkaNode
 	seeds  []string
 	client *kgo.Client
+	epochs map[int32]int32 // of steady
 }
 
 // kafkaNode is one broker, a controller as well.
@@ -132,7 +134,8 @@ func startKafka(t testing.TB, n int) *kafka {
 // format writes a broker's configuration and makes its log folder.
 func (k *kafka) format(node *kafkaNode, controller, voters string) {
 	k.t.Helper()
-	// Among themselves the brokers have a name, or the authorizer would not let them begin.
+	// Records made with a time of years ago would be gone at the first look at
+	// retention. Among themselves the brokers have a name, or the authorizer would not let them begin.
 	const jaas = `org.apache.kafka.common.security.plain.PlainLoginModule required username="brokers" password="brokers" user_brokers="brokers";`
 	properties := fmt.Sprintf(`process.roles=broker,controller
 node.id=%d
@@ -150,10 +153,12 @@ super.users=User:brokers
 log.dirs=%[7]s
 auto.create.topics.enable=false
 controlled.shutdown.enable=false
-broker.heartbeat.interval.ms=500
-broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=1000
+broker.session.timeout.ms=9000
+controller.quorum.fetch.timeout.ms=5000
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=1
+log.retention.ms=-1
 log.cleaner.dedupe.buffer.size=8388608
 log.segment.delete.delay.ms=1000
 num.network.threads=2
@@ -342,6 +347,59 @@ func (k *kafka) deny(topic string, operation kmsg.ACLOperation) {
 	}
 }
 
+// steady waits until all brokers say the same of a topic and every replica is in
+// sync: a broker that has not heard that it leads no more would tell of less
+// than there is.
+func (k *kafka) steady(topic string) (epochs map[int32]int32) {
+	k.t.Helper()
+	eventually(k.t, "all replicas of "+topic+" are in sync, and all brokers say so", func() bool {
+		said := ""
+		for _, node := range k.nodes {
+			req := kmsg.NewPtrMetadataRequest()
+			rt := kmsg.NewMetadataRequestTopic()
+			rt.Topic = &topic
+			req.Topics = append(req.Topics, rt)
+			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			resp, err := req.RequestWith(ctx, k.client.Broker(int(node.id)))
+			cancel()
+			if err != nil || len(resp.Topics) != 1 || resp.Topics[0].ErrorCode != 0 {
+				return false
+			}
+			parts := resp.Topics[0].Partitions
+			slices.SortFunc(parts, func(a, b kmsg.MetadataResponseTopicPartition) int { return int(a.Partition - b.Partition) })
+			epochs, text := map[int32]int32{}, ""
+			for _, p := range parts {
+				if len(p.ISR) != len(p.Replicas) || p.Leader < 0 {
+					return false
+				}
+				epochs[p.Partition] = p.LeaderEpoch
+				text += fmt.Sprintf("%d %d %d;", p.Partition, p.Leader, p.LeaderEpoch)
+			}
+			if said != "" && text != said {
+				return false
+			}
+			said, k.epochs = text, epochs
+		}
+		return true
+	})
+	return k.epochs
+}
+
+// noise counts the lines of the brokers' logs that tell of brokers out of touch
+// with one another: a machine with no time for them does that, too.
+func (k *kafka) noise() (n int) {
+	for _, node := range k.nodes {
+		log, err := os.ReadFile(filepath.Join(node.dir, "log"))
+		if err != nil {
+			k.t.Fatal(err)
+		}
+		for _, words := range []string{"NotEnoughReplicas", "disconnected", "timed out", "could not be established", "fenced"} {
+			n += bytes.Count(log, []byte(words))
+		}
+	}
+	return n
+}
+
 // ends returns the offset behind the last record of each partition.
 func (k *kafka) ends(topic string) map[int32]int64 {
 	k.t.Helper()
@@ -349,9 +407,9 @@ func (k *kafka) ends(topic string) map[int32]int64 {
 	req.ReplicaID = -1
 	rt := kmsg.NewListOffsetsRequestTopic()
 	rt.Topic = topic
-	for _, p := range k.metadata(topic).Topics[0].Partitions {
+	for p, epoch := range k.steady(topic) {
 		rp := kmsg.NewListOffsetsRequestTopicPartition()
-		rp.Partition, rp.Timestamp = p.Partition, -1 // latest
+		rp.Partition, rp.CurrentLeaderEpoch, rp.Timestamp = p, epoch, -1 // latest
 		rt.Partitions = append(rt.Partitions, rp)
 	}
 	req.Topics = append(req.Topics, rt)

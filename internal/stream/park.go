@@ -73,15 +73,17 @@ func (t *topic) idle() bool {
 }
 
 // suspect is asked once a second about a stream that has brought no report for
-// long. Where others deliver and wait for places, only one such may keep its.
+// long, of a topic that has none at all. Where topics that deliver do so
+// meanwhile, or wait for a place, only one such may keep its.
 func (p *Pool) suspect(s *stream) {
 	p.mu.Lock()
 	if p.parking == nil {
 		p.parking = s.t
 	}
-	keeps := p.parking == s.t || p.cfg.OneShot || p.starving.Load() == 0
+	keeps := p.parking == s.t || p.cfg.OneShot || s.t.proven.Load() || len(p.starved) == 0
+	wanted := p.deliveredSince(s.born) || slices.ContainsFunc(p.starved, func(t *topic) bool { return t.proven.Load() })
 	p.mu.Unlock()
-	if keeps || !p.deliveredSince(s.born) {
+	if keeps || !wanted {
 		return
 	}
 	p.park(s.t, fmt.Sprintf("no delivery report within %s while other topics have theirs", p.cfg.Silence))
@@ -100,4 +102,40 @@ func (p *Pool) abortTopic(t *topic) {
 			s.abort(endHeld)
 		}
 	})
+}
+
+// blindProbe: every so manieth probe of a topic that is missing is sent without
+// a question before it, for a server may create topics that are produced to.
+const blindProbe = 8
+
+// askFirst asks the endpoint for a topic that was missing, before a record
+// probes it: the question is answered at once, the record would hold a thread
+// of the server for a minute. What GET does not tell, the record finds out.
+func (p *Pool) askFirst(t *topic, h *hold) {
+	p.mu.Lock()
+	if p.closing.Load() { // Stop waits for those that are counted by now
+		p.mu.Unlock()
+		return
+	}
+	p.wg.Add(1)
+	p.mu.Unlock()
+	go func() {
+		defer p.wg.Done()
+		missing := p.target.MissingTopic(p.ctx, t.name)
+		t.mu.Lock()
+		if t.hold != h || h.probe != nil || h.timer != nil || len(h.held) == 0 {
+			t.mu.Unlock()
+			return
+		}
+		if missing {
+			h.probes++
+			t.nextProbe(p.backoff(h.probes - 1))
+			t.mu.Unlock()
+			return
+		}
+		t.sendProbe(h)
+		t.mu.Unlock()
+		t.signal()
+		p.ensureStream(t)
+	}()
 }

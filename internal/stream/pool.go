@@ -92,7 +92,6 @@ type Pool struct {
 	closing   atomic.Bool
 	lastGood  atomic.Int64 // when a record was last delivered, as pool time
 	starving  atomic.Int32 // topics waiting for a stream
-	posting   atomic.Int32 // serve goroutines waiting for the budget of POSTs
 	behind    atomic.Int64 // records waiting for an earlier one of their key
 	probe     chan struct{}
 	idle      chan struct{} // one token: a topic has nothing outstanding, or failed

@@ -399,7 +399,7 @@ func (r *reading) settle() {
 		if s.silent.Load() && s.finished.Load() {
 			s.p.answeredAtEnd(s)
 		}
-		s.t.proven.Store(true)
+		s.t.proven.Store(!s.t.held())
 		s.p.opened(s)
 		if old := s.replaces; old != nil {
 			old.replaced.Store(true)

@@ -92,7 +92,7 @@ func TestRotationsSpread(t *testing.T) {
 					p, _ := w.pool(worldConfig(), mustProfile(t, "basic"))
 					all = append(all, p)
 					grown(t, p, "t")
-					w.steady(p, "t", 100*time.Millisecond, 8*time.Minute)
+					w.steady(p, "t", 100*time.Millisecond, 6*time.Minute)
 				}
 				time.Sleep(20 * time.Minute)
 				w.mu.Lock()

@@ -25,8 +25,8 @@ const (
 	lastWait = 2 * time.Second
 	// slice is how long a stream keeps its place while other topics wait for
 	// one: with 4 streams 4 POSTs a second, of 25 that a cluster takes. It keeps
-	// it longer while a place that was given away waits for the budget of POSTs:
-	// one more would only wait there, too.
+	// it longer while the budget of POSTs is used up: a place that is given away
+	// would wait there for nobody's good.
 	slice = time.Second
 )
 
@@ -160,7 +160,7 @@ func (s *stream) next() (g segment, ok bool) {
 		if s.over() {
 			return segment{}, false
 		}
-		if s.p.starving.Load() > 0 && time.Since(s.born) > slice && s.p.posting.Load() == 0 {
+		if s.p.starving.Load() > 0 && time.Since(s.born) > slice && s.p.limiter.OpenSpare(time.Now()) {
 			s.end(endIdle) // others wait for a stream: this topic goes to the end of the queue
 			return segment{}, false
 		}

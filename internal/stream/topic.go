@@ -33,7 +33,7 @@ type topic struct {
 	used        atomic.Int64  // when a batch last came, as pool time
 	gated       atomic.Bool   // nothing fresh for now
 	raw         atomic.Bool   // batches whose every report is wanted have been submitted
-	proven      atomic.Bool   // reports come
+	proven      atomic.Bool   // reports come, and not that it takes no records
 	alone       atomic.Int64  // so many records go in a request each: one of them may be what a request was refused for
 	troubled    atomic.Bool   // back-off or hold is on: a delivered report ends it
 
@@ -82,12 +82,13 @@ type retrySet struct {
 // hold is a topic that takes no record: one record probes it at growing
 // intervals while the rest waits.
 type hold struct {
-	probes int
-	news   bool // a probe is under way, or the hold has just begun
-	held   []segment
-	probe  *segment // ready to be sent
-	timer  *time.Timer
-	why    error // what the last probe brought
+	probes  int
+	missing bool // the topic, and not the permission to write to it
+	news    bool // a probe is under way, or the hold has just begun
+	held    []segment
+	probe   *segment // ready to be sent
+	timer   *time.Timer
+	why     error // what the last probe brought
 }
 
 func newTopic(p *Pool, name string) *topic {
@@ -255,7 +256,7 @@ func (t *topic) holdOn(v Verdict, code int, message string) {
 		t.mu.Unlock() // several records of one window come back alike
 		return
 	}
-	h.news = false
+	h.news, h.missing = false, !v.Denied
 	h.probes++
 	probes := h.probes
 	if h.timer == nil && h.probe == nil { // else what came back with the probe's stream has armed it
@@ -305,19 +306,29 @@ func (t *topic) nextProbe(d time.Duration) {
 			t.p.ensureStream(t)
 			return
 		}
-		g := h.held[0]
-		probe := g
-		probe.to = g.from + 1
-		if g.from++; g.from == g.to {
-			h.held = h.held[1:]
-		} else {
-			h.held[0] = g
+		if h.missing && h.probes%blindProbe != 0 {
+			t.mu.Unlock()
+			t.p.askFirst(t, h)
+			return
 		}
-		h.probe = &probe
+		t.sendProbe(h)
 		t.mu.Unlock()
 		t.signal()
 		t.p.ensureStream(t)
 	})
+}
+
+// sendProbe lets the first held record go. Called with mu held, with one held.
+func (t *topic) sendProbe(h *hold) {
+	g := h.held[0]
+	probe := g
+	probe.to = g.from + 1
+	if g.from++; g.from == g.to {
+		h.held = h.held[1:]
+	} else {
+		h.held[0] = g
+	}
+	h.probe = &probe
 }
 
 // recovered ends hold and back-off after a delivered report.

@@ -41,8 +41,6 @@ func (p *Pool) mayPost() bool {
 	if d == 0 {
 		return true
 	}
-	p.posting.Add(1)
-	defer p.posting.Add(-1)
 	for ; d > 0; d = p.limiter.Reopen(time.Now()) {
 		p.stats.waited(limitConnections, d)
 		if !p.sleep(d) {

@@ -153,8 +153,6 @@ type world struct {
 	stored  map[string]int
 	open    map[string]int // streams, by topic
 	most    int            // streams at once
-	mostOf  func(topic string) bool
-	mostBy  int // of those that mostOf picks
 	conns   map[net.Conn]bool
 }
 
@@ -271,14 +269,11 @@ func (w *world) count(topic string, by int) {
 	if w.open[topic] += by; w.open[topic] == 0 {
 		delete(w.open, topic)
 	}
-	all, picked := 0, 0
-	for name, n := range w.open {
+	all := 0
+	for _, n := range w.open {
 		all += n
-		if w.mostOf != nil && w.mostOf(name) {
-			picked += n
-		}
 	}
-	w.most, w.mostBy = max(w.most, all), max(w.mostBy, picked)
+	w.most = max(w.most, all)
 }
 
 // stream reads records and reports each a round trip later, in order.

@@ -93,6 +93,19 @@ func (l *Limiter) GiveOpen() {
 	l.mu.Unlock()
 }
 
+// OpenSpare says whether a POST that is asked for now could go at once.
+func (l *Limiter) OpenSpare(now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.tick(now)
+	p := &l.posts
+	if p.rate == 0 {
+		return p.heldFor(now) == 0
+	}
+	p.refill(now)
+	return p.level >= 1 && p.gap(now) == 0 && p.heldFor(now) == 0
+}
+
 func (p *posts) open(now time.Time) time.Duration {
 	wait := max(p.take(now, 1), p.gap(now))
 	if wait == 0 && p.spread != nil && p.rate > 0 {
