@@ -181,7 +181,7 @@ func refusedToken(where string, resp *http.Response, a answered, isJSON bool, bo
 	case "invalid_scope":
 		remedy = "check the scopes"
 	case "invalid_target", "access_denied":
-		remedy = "check the audience, and whether the client may have tokens for it"
+		remedy = "check the client secret and the audience, and whether the client may have tokens for it"
 	case "invalid_grant":
 		remedy = "the subject token is not accepted: it may have ended, or come from an issuer that is not set up there"
 	case "invalid_request":
