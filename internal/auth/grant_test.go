@@ -218,7 +218,7 @@ func TestTokenEndpointFails(t *testing.T) {
 	}
 	f(says(401, `{"error":"invalid_client","error_description":"secret `+"canary secret+/\\u0026="+` is wrong\u001b[31m\n"}`), true, 0, "invalid_client", "is wrong", "client id or the client secret is wrong")
 	f(says(400, `{"error":"invalid_scope"}`), true, 0, "check the scopes")
-	f(says(403, `{"error":"access_denied"}`), true, 0, "check the audience")
+	f(says(403, `{"error":"access_denied"}`), true, 0, "and the audience")
 	f(says(400, `{"error":"unsupported_grant_type"}`), true, 0, "check the token URL")
 	f(says(400, `{"error":"invalid_grant"}`), true, 0, "may have ended")
 	f(says(400, `{"errors":[{"status":"400","detail":"pool unknown"}]}`), true, 0, "pool unknown", "identity pool")
