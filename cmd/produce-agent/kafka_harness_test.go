@@ -471,8 +471,8 @@ func (k *kafka) read(topic string, each func(*kgo.Record)) (n int) {
 func (k *kafka) gateway(t testing.TB, listen string, args ...string) (p *program, url string) {
 	t.Helper()
 	p = begin(t, nil, nil, append([]string{"sandbox", "-v", "--listen", listen, "--brokers", strings.Join(k.seeds, ",")}, args...)...)
-	p.until("Kafka REST v3 on ")
-	_, rest, _ := strings.Cut(p.err.String(), "Kafka REST v3 on ")
-	url, _, _ = strings.Cut(rest, ",")
-	return p, url
+	p.until("Ctrl-C ends it.")
+	_, rest, _ := strings.Cut(p.err.String(), " on http://")
+	addr, _, _ := strings.Cut(rest, ",")
+	return p, "http://" + addr
 }
