@@ -252,7 +252,7 @@ routes: [{name: r, topic: t, retry: {initial: 50ms, max: 200ms}}]
 observe: {listen: ""}
 `, g.url(), s.ClusterID(), token, listen))
 	p := begin(t, nil, nil, "ship", "--config", file)
-	p.until("shipping")
+	p.until(`"msg":"listening"`)
 	post := func(text string) error {
 		resp, err := http.Post("http://"+listen+"/", "text/plain", strings.NewReader(text))
 		if err != nil {
