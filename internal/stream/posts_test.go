@@ -43,7 +43,7 @@ func TestTold(t *testing.T) {
 	f("", limit.Told{})
 }
 
-// flapping makes a POST of every batch: the stream before it is cut.
+// flapping has many topics with a record now and then: nearly each is a POST.
 func flapping(w *world, p *Pool, topics int) {
 	for i := range topics {
 		w.wg.Add(1)
@@ -53,6 +53,7 @@ func flapping(w *world, p *Pool, topics int) {
 				if p.Submit(w.ctx, batchOf(fmt.Sprint("t", i), 200, ids(fmt.Sprintf("%d-%d-", i, n), 1)...)) != nil {
 					return
 				}
+				time.Sleep(2 * time.Second)
 			}
 		}()
 	}
