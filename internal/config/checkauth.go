@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -231,4 +232,22 @@ func maskProxy(proxy string) string {
 	scheme, rest, _ := strings.Cut(proxy, "://")
 	name, _, _ := strings.Cut(rest, ":")
 	return scheme + "://" + name + ":" + masked + rest[strings.LastIndexByte(rest, '@'):]
+}
+
+var reference = regexp.MustCompile(`\$\{[^}]*\}`)
+
+// maskWritten is maskProxy for a URL as it is written: a password that is made of
+// references stays.
+func maskWritten(proxy string) string {
+	plain := reference.ReplaceAllStringFunc(proxy, func(r string) string { return strings.Repeat("_", len(r)) })
+	from := strings.Index(plain, "://") + len("://")
+	at := strings.LastIndexByte(plain, '@')
+	if from < len("://") || at < from {
+		return proxy
+	}
+	colon := strings.IndexByte(plain[from:at], ':')
+	if colon < 0 || reference.ReplaceAllString(proxy[from+colon+1:at], "") == "" {
+		return proxy
+	}
+	return proxy[:from+colon+1] + masked + proxy[at:]
 }

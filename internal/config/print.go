@@ -184,7 +184,10 @@ func (p *printer) plain(v reflect.Value, path string) string {
 	case Percent:
 		return x.String()
 	case ProxyURL:
-		return p.text(x.String(), path)
+		if ref := p.c.written[path]; ref != "" {
+			return quoteAs(maskWritten(ref))
+		}
+		return quote(x.String())
 	}
 	switch v.Kind() {
 	case reflect.String:

@@ -235,3 +235,21 @@ func TestDefaultsAreTheFlags(t *testing.T) {
 		t.Errorf("the file allows what the flags do not: %v", err)
 	}
 }
+
+// What is written literally of a proxy's password is not printed beside its
+// references.
+func TestMaskWritten(t *testing.T) {
+	f := func(written, want string) {
+		t.Helper()
+		if got := maskWritten(written); got != want {
+			t.Errorf("%s: %s, want %s", written, got, want)
+		}
+	}
+	f("${env:PROXY}", "${env:PROXY}")
+	f("http://${env:USER}:${file:/run/p}@proxy:3128", "http://${env:USER}:${file:/run/p}@proxy:3128")
+	f("http://u:canary${env:P}@proxy:3128", "http://u:***@proxy:3128")
+	f("http://${env:USER}:canary@proxy", "http://${env:USER}:***@proxy")
+	f("http://u@${env:HOST}:3128", "http://u@${env:HOST}:3128")
+	f("http://${env:HOST}:3128", "http://${env:HOST}:3128")
+	f("${env:A}://u:canary@proxy", "${env:A}://u:***@proxy")
+}

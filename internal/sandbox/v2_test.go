@@ -124,11 +124,15 @@ func runV2(t *testing.T, name string, cases []v2Case) {
 func TestV2Confluent(t *testing.T) {
 	t.Parallel()
 	runV2(t, V2Confluent, []v2Case{
-		{binaryV2, "", `{"records":[{"key":"a2V5","value":"AAH/","partition":0},{"value":null,"partition":0},{"key":null,"partition":0}]}`, 200,
+		{
+			binaryV2, "", `{"records":[{"key":"a2V5","value":"AAH/","partition":0},{"value":null,"partition":0},{"key":null,"partition":0}]}`, 200,
 			`{"offsets":[{"partition":0,"offset":0,"error_code":null,"error":null},{"partition":0,"offset":1,"error_code":null,"error":null},{"partition":0,"offset":2,"error_code":null,"error":null}],"key_schema_id":null,"value_schema_id":null}`,
-			`0:"key"="\x00\x01\xff"; 0:null=null; 0:null=null`},
-		{jsonV2, "", `{"records":[{"key":"k","value":{"b":1.10,"a":[true, null]},"partition":0},{"value":"","partition":0}]}`, 200, `"offset":4`,
-			`0:"\"k\""="{\"b\":1.1,\"a\":[true,null]}"; 0:null="\"\""`},
+			`0:"key"="\x00\x01\xff"; 0:null=null; 0:null=null`,
+		},
+		{
+			jsonV2, "", `{"records":[{"key":"k","value":{"b":1.10,"a":[true, null]},"partition":0},{"value":"","partition":0}]}`, 200, `"offset":4`,
+			`0:"\"k\""="{\"b\":1.1,\"a\":[true,null]}"; 0:null="\"\""`,
+		},
 		{binaryV2, "/topics/t/partitions/1", `{"records":[{"value":"YQ==","partition":0}]}`, 200, `{"partition":0,"offset":5,`, `0:null="a"`},
 		{binaryV2 + "; charset=utf-8", "/topics/t/partitions/0", `{"records":[{"value":"YQ==","value":"Yg=="}],"key_schema":null,"value_schema_id":7}`, 200, `"offset":6`, `0:null="b"`},
 
@@ -165,10 +169,14 @@ func TestV2Confluent(t *testing.T) {
 func TestV2Pandaproxy(t *testing.T) {
 	t.Parallel()
 	runV2(t, V2Pandaproxy, []v2Case{
-		{binaryV2, "", `{"records":[{"key":"a2V5","value":"AAH/","partition":0},{"value":"","partition":0},{"partition":0}]}`, 200,
-			`{"offsets":[{"partition":0,"offset":0}]}`, `0:"key"="\x00\x01\xff"; 0:""=""; 0:""=null`},
-		{jsonV2, "", `{"records":[{"key":"k","value":{"b":1.10,"a":[true, null, "\u00e9\/\uD83D\uDE00"]},"partition":0},{"value":null,"partition":0}]}`, 200, `{"partition":0,"offset":3}`,
-			`0:"\"k\""="{\"b\":1.1,\"a\":[true,null,\"é/😀\"]}"; 0:""="null"`},
+		{
+			binaryV2, "", `{"records":[{"key":"a2V5","value":"AAH/","partition":0},{"value":"","partition":0},{"partition":0}]}`, 200,
+			`{"offsets":[{"partition":0,"offset":0}]}`, `0:"key"="\x00\x01\xff"; 0:""=""; 0:""=null`,
+		},
+		{
+			jsonV2, "", `{"records":[{"key":"k","value":{"b":1.10,"a":[true, null, "\u00e9\/\uD83D\uDE00"]},"partition":0},{"value":null,"partition":0}]}`, 200, `{"partition":0,"offset":3}`,
+			`0:"\"k\""="{\"b\":1.1,\"a\":[true,null,\"é/😀\"]}"; 0:""="null"`,
+		},
 		{binaryV2, "", `{"records":{"value":"YQ==","partition":0}}`, 200, `"offset":5`, `0:""="a"`},
 		{binaryV2, "", `{"records":[]}`, 200, `{"offsets":[]}`, ""},
 
@@ -200,15 +208,21 @@ func TestV2Pandaproxy(t *testing.T) {
 func TestV2Karapace(t *testing.T) {
 	t.Parallel()
 	runV2(t, V2Karapace, []v2Case{
-		{binaryV2, "", `{"records":[{"key":"a2V5","value":"AAH/","partition":0},{"value":null,"partition":0},{"key":"","partition":"0"},{"key":null,"value":0,"partition":0}]}`, 200,
+		{
+			binaryV2, "", `{"records":[{"key":"a2V5","value":"AAH/","partition":0},{"value":null,"partition":0},{"key":"","partition":"0"},{"key":null,"value":0,"partition":0}]}`, 200,
 			`{"key_schema_id":null,"offsets":[{"offset":0,"partition":0},{"offset":1,"partition":0},{"offset":2,"partition":0},{"offset":3,"partition":0}],"value_schema_id":null}`,
-			`0:"key"="\x00\x01\xff"; 0:null=""; 0:""=""; 0:null=""`},
-		{jsonV2, "", `{"records":[{"key":"k","value":{"b":1.10,"a":["\u00e9\/😀"]},"partition":0},{"value":{ },"partition":0},{"value":false,"partition":0}]}`, 200, `"offset":6`,
-			`0:"\"k\""="{\"a\":[\"\\u00e9/\\ud83d\\ude00\"],\"b\":1.1}"; 0:null=""; 0:null=""`},
+			`0:"key"="\x00\x01\xff"; 0:null=""; 0:""=""; 0:null=""`,
+		},
+		{
+			jsonV2, "", `{"records":[{"key":"k","value":{"b":1.10,"a":["\u00e9\/😀"]},"partition":0},{"value":{ },"partition":0},{"value":false,"partition":0}]}`, 200, `"offset":6`,
+			`0:"\"k\""="{\"a\":[\"\\u00e9/\\ud83d\\ude00\"],\"b\":1.1}"; 0:null=""; 0:null=""`,
+		},
 		{"application/json", "/topics/t/partitions/0", `{"records":[{"value":"Y_Q=="}]}`, 200, `"offset":7`, `0:null="a"`},
 		{"", "/topics/t/partitions/0", `{"records":[{"value":"YQ=="}]}`, 200, `"offset":8`, `0:null="a"`},
-		{binaryV2, "", `{"records":[{"value":"YQ==","partition":9},{"value":"Yg==","partition":0}]}`, 422,
-			`{"key_schema_id":null,"offsets":[{"error":"Unrecognized partition","error_code":1},{"offset":9,"partition":0}],"value_schema_id":null}`, `0:null="b"`},
+		{
+			binaryV2, "", `{"records":[{"value":"YQ==","partition":9},{"value":"Yg==","partition":0}]}`, 422,
+			`{"key_schema_id":null,"offsets":[{"error":"Unrecognized partition","error_code":1},{"offset":9,"partition":0}],"value_schema_id":null}`, `0:null="b"`,
+		},
 
 		{binaryV2, "", `{"records":[{"value":"YQ==","partition":0},{"value":"YQ","partition":0}]}`, 400, `data=\"YQ\"  is not a base64 string.`, ""},
 		{binaryV2, "", `{"records":[{"value":{"a":1}}]}`, 400, `data={\"a\":1}  is not a base64 string.`, ""},
@@ -237,16 +251,22 @@ func TestV2Karapace(t *testing.T) {
 func TestV2Strimzi(t *testing.T) {
 	t.Parallel()
 	runV2(t, V2Strimzi, []v2Case{
-		{binaryV2, "", `{"records":[{"key":"a2V5","value":"AAH/","partition":0,"timestamp":12345,"headers":[{"key":"h","value":"dg=="},{"key":"e","value":""}]}]}`, 200,
-			`{"offsets":[{"partition":0,"offset":0}]}`, `0:"key"="\x00\x01\xff" h:"v" e:"" @12345`},
-		{textV2, "", `{"records":[{"key":"k","value":"h\u00e9\n","partition":0},{"value":"","partition":0},{"partition":0}]}`, 200, `"offset":3`,
-			`0:"k"="hé\n"; 0:null=""; 0:null=null`},
+		{
+			binaryV2, "", `{"records":[{"key":"a2V5","value":"AAH/","partition":0,"timestamp":12345,"headers":[{"key":"h","value":"dg=="},{"key":"e","value":""}]}]}`, 200,
+			`{"offsets":[{"partition":0,"offset":0}]}`, `0:"key"="\x00\x01\xff" h:"v" e:"" @12345`,
+		},
+		{
+			textV2, "", `{"records":[{"key":"k","value":"h\u00e9\n","partition":0},{"value":"","partition":0},{"partition":0}]}`, 200, `"offset":3`,
+			`0:"k"="hé\n"; 0:null=""; 0:null=null`,
+		},
 		{jsonV2, "", `{"records":[{"key":"k","value":{"b":1.10},"partition":0},{"value":null,"partition":0}]}`, 200, `"offset":5`, `0:"\"k\""="{\"b\":1.1}"; 0:null="null"`},
 		{"", "/topics/t/partitions/0", `{"records":[{"value":"YQ=="}]}`, 200, `"offset":6`, `0:null="a"`},
 		{binaryV2, "/topics/t?async=true", `{"records":[{"value":"Yg==","partition":0}]}`, 204, ``, `0:null="b"`},
 		{binaryV2, "", `{"records":[]}`, 200, `{"offsets":[]}`, ""},
-		{binaryV2, "", `{"records":[{"value":"YQ==","partition":9},{"value":"Yw==","partition":0}]}`, 200,
-			`{"offsets":[{"error_code":404,"message":"Partition 9 of topic t with partition count 2 is not present in metadata after 300 ms."},{"partition":0,"offset":8}]}`, `0:null="c"`},
+		{
+			binaryV2, "", `{"records":[{"value":"YQ==","partition":9},{"value":"Yw==","partition":0}]}`, 200,
+			`{"offsets":[{"error_code":404,"message":"Partition 9 of topic t with partition count 2 is not present in metadata after 300 ms."},{"partition":0,"offset":8}]}`, `0:null="c"`,
+		},
 		{binaryV2, "/topics/nope", `{"records":[{"value":"YQ=="},{"value":"YQ=="}]}`, 200, `{"error_code":404,"message":"Topic nope not present in metadata after 300 ms."},{"error_code":404`, ""},
 
 		{binaryV2, "/topics/t/partitions/0", `{"records":[{"value":"YQ==","partition":0}]}`, 422, `{"error_code":422,"message":"Partition specified in body and in request path"}`, ""},

@@ -290,9 +290,8 @@ func (v *v2) sendBatch(b *v2Batch, partitions int32) {
 			b.code = int(kerr.UnknownTopicOrPartition.Code)
 		}
 	default:
-		var offset int64
-		code, err := int16(0), error(nil)
-		if offset, code, err = sb.broker.writeBatch(sb.ctx, v.st.topic, b.partition, b.items); err != nil {
+		offset, code, err := sb.broker.writeBatch(sb.ctx, v.st.topic, b.partition, b.items)
+		if err != nil {
 			code = kerr.NetworkException.Code
 		}
 		if code == 0 {

@@ -124,7 +124,7 @@ func (v *v2) strimziRecord(src []byte) (rec kgo.Record, err error) {
 		rec.Partition = v.partition
 	}
 	if v.hasPath && v.partition < 0 {
-		return rec, fmt.Errorf("Invalid partition: %d. Partition number should always be non-negative or null.", v.partition) //nolint:staticcheck // the server's text
+		return rec, fmt.Errorf("Invalid partition: %d. Partition number should always be non-negative or null.", v.partition) //nolint:staticcheck,revive // the server's text
 	}
 	return rec, nil
 }
@@ -137,7 +137,7 @@ func strimziInt(c *cursor, name string) (int64, bool, error) {
 	}
 	n, err := strconv.ParseInt(raw, 10, 64)
 	if err != nil || n < 0 || n >= maxInstant {
-		return 0, false, fmt.Errorf("Invalid %s: %s. It should always be non-negative or null.", name, clip([]byte(raw))) //nolint:staticcheck // the server's text
+		return 0, false, fmt.Errorf("Invalid %s: %s. It should always be non-negative or null.", name, clip([]byte(raw))) //nolint:staticcheck,revive // the server's text
 	}
 	return n, true, nil
 }

@@ -268,7 +268,7 @@ func TestRequestBreaks(t *testing.T) {
 				x.reset()
 				return
 			}
-			body := ""
+			var body string
 			n := strings.Count(string(raw), `"value":`)
 			switch d {
 			case dialect.V3Records:

@@ -64,7 +64,7 @@ func newV2Server(t *testing.T, answer func(n int, records []v2Record) (status in
 		raw, err := io.ReadAll(r.Body)
 		var body struct{ Records []v2Record }
 		if err != nil || json.Unmarshal(raw, &body) != nil {
-			http.Error(w, `{"error_code":42201,"message":"no JSON"}`, 422)
+			http.Error(w, `{"error_code":42201,"message":"no JSON"}`, http.StatusUnprocessableEntity)
 			return
 		}
 		s.mu.Lock()
@@ -103,12 +103,6 @@ func (s *v2Server) got() (values []string) {
 		}
 	}
 	return values
-}
-
-func (s *v2Server) posts() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.requests)
 }
 
 // connected is how many connections there were so far.
@@ -239,10 +233,7 @@ func TestV2CannotCarry(t *testing.T) {
 		s := newV2Server(t, func(_ int, r []v2Record) (int, string) { return 200, goodAnswer(d, r) })
 		p, k := dialectPool(t, onceConfig(), s.URL, d, limit.Profile{})
 		submit(t, p, rawBatch("t", good))
-		var all []string
-		for _, r := range append(slices.Sorted(maps.Keys(refused)), taken...) {
-			all = append(all, r)
-		}
+		all := append(slices.Sorted(maps.Keys(refused)), taken...)
 		submit(t, p, rawBatch("t", all...))
 		drain(t, p, 5*time.Second)
 		k.mu.Lock()
