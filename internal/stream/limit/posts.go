@@ -43,6 +43,12 @@ const (
 	postsMost  = 1000 // a second: above it no server's limit was found
 	postsLeast = 0.2  // a second; never stop asking
 	postsStep  = 25   // climbing from nothing to the limit takes that many seconds
+
+	// Without a limit that is known a single 429 proves little: the search begins
+	// at no less than a few a second, and climbs by a quarter a second.
+	unknownLeast = 5
+	unknownStep  = 2
+	unknownShare = 4
 )
 
 func newPosts(p Profile, random func() float64) posts {
@@ -199,7 +205,7 @@ func (l *Limiter) PostTaken(now time.Time, told Told) {
 	}
 	step := p.limit / postsStep
 	if p.limit == 0 {
-		step = max(1, p.rate/postsStep)
+		step = max(unknownStep, p.rate/unknownShare)
 	}
 	p.set(now, p.rate+step*min(time.Second, now.Sub(p.grownAt)).Seconds())
 	p.grownAt = now
@@ -225,7 +231,7 @@ func (l *Limiter) PostRefused(now time.Time, told Told) bool {
 	p.cutAt, p.grownAt = now, now
 	rate := p.rate
 	if rate == 0 {
-		rate = max(1, p.perSecond(now))
+		rate = max(unknownLeast, p.perSecond(now))
 	}
 	if told.Limit > 0 && told.Reset > 0 && !told.Limited {
 		rate = min(rate, float64(told.Limit)/max(1, told.Reset.Seconds())/postsCut)
