@@ -234,6 +234,8 @@ func askCluster(ctx context.Context, t stream.Target, a stream.Address) (string,
 		return fail(exitDenied, "refused: %s answered %s: give auth.username and auth.password", where, said)
 	case code == http.StatusMethodNotAllowed || code == http.StatusNotImplemented:
 		return reached + "which does not tell about itself (" + said + "): whether the credentials are good shows when records are sent", nil
+	case code == http.StatusNotFound && t.Dialect.IsV2():
+		return fail(exitFailure, "reached, but %s answered %s: check the path of rest_endpoint", where, said)
 	case code == http.StatusNotFound:
 		return fail(exitFailure, "reached, but %s answered %s: check cluster_id, and the path of rest_endpoint", where, said)
 	case code >= 300 && code < 400:

@@ -51,6 +51,7 @@ type Try struct {
 	Attempts  uint16 // reports that judged the record itself; --max-attempts bounds these
 	Resent    uint16 // times it is sent again because its fate was unknown
 	Heads     uint8  // streams that ended terminally with this record at the head of the window
+	Alone     bool   // it is to go in a request of its own, for an answer that is of it alone
 	ErrorCode int32  // the last report's error_code, 0 without one
 }
 

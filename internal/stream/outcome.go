@@ -26,6 +26,8 @@ type Verdict struct {
 	Denied bool
 	// EndStream: nothing more may be written to this stream.
 	EndStream bool
+	// Alone: the record goes again in a request that holds no other.
+	Alone bool
 	// Terminal: the report belongs to no record; the answer ends behind it and
 	// no unreported record was produced.
 	Terminal bool

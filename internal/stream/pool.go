@@ -83,6 +83,7 @@ type Pool struct {
 	links       links        // idle connections of requests
 	mostRecords atomic.Int64 // of one request, since one was refused for its size; 0: no bound of that kind
 	mostBytes   atomic.Int64 // likewise
+	mostTaken   atomic.Int64 // bytes of the largest request that brought a good report
 	lone        atomic.Int32 // records rejected in a row, each for a request of its own that was refused
 	keyless     sync.Once    // to warn
 

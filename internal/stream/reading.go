@@ -355,6 +355,9 @@ func (r *reading) fail(g segment, i int, v Verdict, rep *Report) {
 	if v.Judged {
 		try.Attempts++
 	}
+	if v.Alone {
+		try.Alone = true
+	}
 	if v.Outcome == record.Rejected || v.Judged && int(try.Attempts) >= s.p.cfg.MaxAttempts {
 		if v.Outcome == record.Rejected {
 			try.Attempts++

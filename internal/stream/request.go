@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/produce-agent/produce-agent/internal/record"
@@ -130,7 +131,9 @@ func (s *stream) add(g segment, records, bytes int) (rest segment) {
 	}
 	for i := g.from; i < g.to; i++ {
 		rec := g.b.Bytes(i, i+1)
-		if q.records > 0 && (q.records >= records || q.size+len(rec) > bytes) {
+		try := g.b.Try(i)
+		alone := try != nil && try.Alone
+		if q.records > 0 && (q.records >= records || q.size+len(rec) > bytes || alone || q.alone) {
 			took(i)
 			g.from = i
 			return g
@@ -143,6 +146,7 @@ func (s *stream) add(g segment, records, bytes int) (rest segment) {
 		}
 		q.records++
 		q.size += len(rec)
+		q.alone = alone
 	}
 	took(g.to)
 	g.from = g.to
@@ -229,6 +233,9 @@ func (s *stream) launch() error {
 	go s.read.run()
 	s.writeRequest(head)
 	<-s.dead
+	if s.read.everGood {
+		raise(&p.mostTaken, int64(q.size))
+	}
 	if s.read.clean && !s.read.wroteBadly() && !s.broken.Load() {
 		s.broken.Store(true)
 		l.parse, l.body, l.entries = s.read.parse, s.read.body, s.read.entries
@@ -302,6 +309,9 @@ func (p *Pool) shrink(q *request, records bool) {
 		bound, n = &p.mostRecords, int64(q.records/2)
 	}
 	n = max(1, n)
+	if !records {
+		n = max(n, p.mostTaken.Load()) // as much was taken before
+	}
 	for {
 		old := bound.Load()
 		if old != 0 && old <= n {
@@ -313,6 +323,16 @@ func (p *Pool) shrink(q *request, records bool) {
 	}
 	p.log.Info("a request was refused for its size: the next ones are smaller", "records", q.records, "bytes", q.size, "halved_in_records", records)
 }
+
+// raise makes n of a that is less.
+func raise(a *atomic.Int64, n int64) {
+	for old := a.Load(); old < n && !a.CompareAndSwap(old, n); old = a.Load() {
+	}
+}
+
+// plausible is what any endpoint takes in one request: one that refuses a record
+// of less for its size refuses all of them, and the record is not to blame.
+const plausible = 64 << 10
 
 // loneMost is how many records in a row may be rejected for a refused request
 // each, without one delivered between: more would be the endpoint's doing.
@@ -330,11 +350,14 @@ func (s *stream) refusedWhole(left []segment, n int, ref *refusal) []segment {
 	switch {
 	case ref.code == 42208 && n > 1:
 		s.p.shrink(s.sent, true)
+	case ref.status == http.StatusRequestEntityTooLarge && int64(s.sent.size) <= s.p.mostTaken.Load():
+		ref.fate = openRetry // as large a request was taken before: it will be again
+		return left
 	case ref.status == http.StatusRequestEntityTooLarge && n > 1:
 		s.p.shrink(s.sent, false)
 	case poison && n > 1:
 		s.t.alone.Store(int64(n)) // one of them is to blame: each goes alone
-	case ref.status == http.StatusRequestEntityTooLarge:
+	case ref.status == http.StatusRequestEntityTooLarge && s.sent.size > plausible:
 		return s.rejectLone(left, "too_large", ref)
 	case poison && s.p.lone.Add(1) <= loneMost:
 		return s.rejectLone(left, "bad_request", ref)

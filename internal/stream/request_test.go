@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -31,15 +32,15 @@ func TestRequestTooLarge(t *testing.T) {
 			for _, one := range r {
 				size += len(one.value())
 			}
-			if size > 600 {
+			if size > 100_000 {
 				return 413, ``
 			}
 			return 200, goodAnswer(d, r)
 		})
 		p, k := dialectPool(t, fastConfig(), s.URL, d, limit.Profile{})
-		submit(t, p, batchOf("t", 150, ids("r", 40)...))
-		submit(t, p, batchOf("t", 900, "huge"))
-		submit(t, p, batchOf("t", 150, ids("s", 40)...))
+		submit(t, p, batchOf("t", 20_000, ids("r", 40)...))
+		submit(t, p, batchOf("t", 150_000, "huge"))
+		submit(t, p, batchOf("t", 20_000, ids("s", 40)...))
 		drain(t, p, 10*time.Second)
 		if n, bad := k.counts(); n != 80 || bad != 1 || k.rejected["t/huge"].Code != 413 || k.rejected["t/huge"].Reason != "too_large" {
 			t.Errorf("%s: delivered %d, rejected %+v", d, n, k.rejected)
@@ -47,6 +48,70 @@ func TestRequestTooLarge(t *testing.T) {
 		if st := p.Stats(); st.Unknown != 0 {
 			t.Errorf("%s: %d unknown, but what is refused for its size was not produced", d, st.Unknown)
 		}
+	}
+}
+
+// An endpoint that calls every record too large is not believed: nothing is
+// rejected, and a run ends with the remedy.
+func TestRequestTooLargeForAnything(t *testing.T) {
+	s := newV2Server(t, func(int, []v2Record) (int, string) { return 413, `` })
+	p, k := dialectPool(t, onceConfig(), s.URL, dialect.V2Karapace, limit.Profile{})
+	submit(t, p, batchOf("t", 20, ids("r", 40)...))
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	err := p.Drain(ctx)
+	if n, bad := k.counts(); err == nil || n != 0 || bad != 0 || !strings.Contains(fmt.Sprint(p.Trouble()), "size of a request body") {
+		t.Errorf("delivered %d, rejected %d: %v, %v", n, bad, err, p.Trouble())
+	}
+}
+
+// One that does so for a while is asked again.
+func TestRequestTooLargeForAWhile(t *testing.T) {
+	s := newV2Server(t, func(n int, r []v2Record) (int, string) {
+		if n > 1 && n < 8 {
+			return 413, ``
+		}
+		return 200, goodAnswer(dialect.V2Karapace, r)
+	})
+	p, k := dialectPool(t, fastConfig(), s.URL, dialect.V2Karapace, limit.Profile{})
+	submit(t, p, batchOf("t", 20, ids("q", 40)...))
+	drain(t, p, 10*time.Second)
+	submit(t, p, batchOf("t", 20, ids("r", 40)...))
+	drain(t, p, 10*time.Second)
+	if n, bad := k.counts(); n != 80 || bad != 0 {
+		t.Errorf("delivered %d, rejected %+v", n, k.rejected)
+	}
+}
+
+// An endpoint that is late loses no record of the requests that found nobody.
+func TestRequestBeforeEndpoint(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := ln.Addr().String()
+	ln.Close()
+	p, k := dialectPool(t, fastConfig(), "http://"+addr, dialect.V2Karapace, limit.Profile{})
+	for i := range 4 {
+		submit(t, p, batchOf("t", 20, ids(string(rune('a'+i)), 40)...))
+	}
+	eventually(t, 5*time.Second, func() bool { p.mu.Lock(); defer p.mu.Unlock(); return p.fails > 3 }, "four dials")
+	if ln, err = net.Listen("tcp", addr); err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var body struct{ Records []v2Record }
+		if json.NewDecoder(r.Body).Decode(&body) != nil {
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
+		io.WriteString(w, goodAnswer(dialect.V2Karapace, body.Records))
+	})}
+	t.Cleanup(func() { srv.Close() })
+	go srv.Serve(ln)
+	drain(t, p, 10*time.Second)
+	if n, bad := k.counts(); n != 160 || bad != 0 {
+		t.Errorf("%d delivered, %d rejected", n, bad)
 	}
 }
 

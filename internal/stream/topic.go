@@ -3,6 +3,7 @@ package stream
 import (
 	"fmt"
 	"net/url"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -163,7 +164,7 @@ func (t *topic) putBack(segments ...segment) {
 		h.held = append(h.held, segments...)
 		t.probeOn() // the probe's stream broke
 	} else {
-		t.again = append(segments, t.again...)
+		t.again = slices.Insert(t.again, 0, segments...) // a copy: callers use their slice again
 	}
 	t.regate()
 	t.mu.Unlock()

@@ -78,7 +78,7 @@ func (w v2) carries(rec *record.Wire) error {
 		return errSchema
 	case rec.Value.Kind == record.DataNull && !w.server.Carries(dialect.Tombstones):
 		return errTombstone
-	case rec.Headers != nil && !w.server.Carries(dialect.Headers):
+	case rec.Headers != nil && string(rec.Headers) != "[]" && !w.server.Carries(dialect.Headers):
 		return errHasHeaders
 	case rec.Timestamp != nil && !w.server.Carries(dialect.Timestamps):
 		return errHasTime

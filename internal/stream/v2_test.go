@@ -463,30 +463,66 @@ func TestV2Pandaproxy(t *testing.T) {
 	f(`{"offsets":[]}`, free, map[string]int64{"unreadable_report": 2})
 }
 
-// Offsets of single records come from the batch's first, where a record chose
-// its partition.
+// Offsets of single records come from the batch's first, where all records chose
+// their partition: else those that did not may lie between.
 func TestV2PandaproxyOffsets(t *testing.T) {
-	s := newV2Server(t, func(_ int, r []v2Record) (int, string) {
-		return 200, `{"offsets":[{"partition":1,"offset":30},{"partition":0,"offset":7}]}`
+	f := func(records, want []string) {
+		t.Helper()
+		s := newV2Server(t, func(int, []v2Record) (int, string) {
+			return 200, `{"offsets":[{"partition":1,"offset":30},{"partition":0,"offset":7}]}`
+		})
+		cfg := onceConfig()
+		cfg.Reports = true
+		h := &rawReports{}
+		u, _ := url.Parse(s.URL)
+		p := New(cfg, Target{Base: u, ClusterID: "host:1", Auth: auth.None{}, Dialect: dialect.V2Pandaproxy}, limit.Profile{}, h, quiet(), nil)
+		t.Cleanup(func() { stopPool(t, p, 5*time.Second) })
+		submit(t, p, rawBatch("t", records...))
+		drain(t, p, 5*time.Second)
+		for i := range want {
+			want[i] = `{"error_code":200,"cluster_id":"host:1","topic_name":"t",` + want[i] + "}"
+		}
+		if !slices.Equal(h.raw, want) {
+			t.Errorf("%s", strings.Join(h.raw, "\n"))
+		}
+	}
+	chosen := []string{
+		`{"partition_id":1,"value":null,"value":{"type":"STRING","data":"a"}}`, `{"partition_id":0,"value":{"type":"STRING","data":"b"}}`,
+		`{"partition_id":1,"value":{"type":"STRING","data":"c"}}`,
+	}
+	f(chosen, []string{`"partition_id":1,"offset":30`, `"partition_id":0,"offset":7`, `"partition_id":1,"offset":31`})
+	f(append(chosen, `{"value":{"type":"STRING","data":"d"}}`), []string{
+		`"partition_id":1,"offset":-1`, `"partition_id":0,"offset":-1`, `"partition_id":1,"offset":-1`, `"partition_id":-1,"offset":-1`,
 	})
-	cfg := onceConfig()
-	cfg.Reports = true
-	h := &rawReports{}
-	u, _ := url.Parse(s.URL)
-	p := New(cfg, Target{Base: u, ClusterID: "host:1", Auth: auth.None{}, Dialect: dialect.V2Pandaproxy}, limit.Profile{}, h, quiet(), nil)
-	t.Cleanup(func() { stopPool(t, p, 5*time.Second) })
-	submit(t, p, rawBatch("t", `{"partition_id":1,"value":null,"value":{"type":"STRING","data":"a"}}`, `{"partition_id":0,"value":{"type":"STRING","data":"b"}}`,
-		`{"partition_id":1,"value":{"type":"STRING","data":"c"}}`, `{"value":{"type":"STRING","data":"d"}}`))
-	drain(t, p, 5*time.Second)
-	want := []string{
-		`{"error_code":200,"cluster_id":"host:1","topic_name":"t","partition_id":1,"offset":30}`,
-		`{"error_code":200,"cluster_id":"host:1","topic_name":"t","partition_id":0,"offset":7}`,
-		`{"error_code":200,"cluster_id":"host:1","topic_name":"t","partition_id":1,"offset":31}`,
-		`{"error_code":200,"cluster_id":"host:1","topic_name":"t","partition_id":-1,"offset":-1}`,
+}
+
+// A record that makes its whole batch fail costs no other one; nor does a
+// partition that is away cost those that went elsewhere more than one sending.
+func TestV2PandaproxyFindsTheOne(t *testing.T) {
+	f := func(code int, rejected, most int) {
+		t.Helper()
+		sent := 0
+		s := newV2Server(t, func(_ int, r []v2Record) (int, string) {
+			sent += len(r)
+			for _, one := range r {
+				if strings.HasPrefix(one.value(), "bad") {
+					if len(r) == 1 {
+						return 200, fmt.Sprintf(`{"offsets":[{"partition":1,"error_code":%d,"offset":-1}]}`, code)
+					}
+					return 200, fmt.Sprintf(`{"offsets":[{"partition":0,"offset":7},{"partition":1,"error_code":%d,"offset":-1}]}`, code)
+				}
+			}
+			return 200, `{"offsets":[{"partition":0,"offset":7}]}`
+		})
+		p, k := dialectPool(t, fastConfig(), s.URL, dialect.V2Pandaproxy, limit.Profile{})
+		submit(t, p, batchOf("t", 20, append(ids("r", 30), "bad")...))
+		drain(t, p, 10*time.Second)
+		if n, bad := k.counts(); n != 31-rejected || bad != rejected || sent > most {
+			t.Errorf("code %d: delivered %d, rejected %+v, sent %d", code, n, k.rejected, sent)
+		}
 	}
-	if !slices.Equal(h.raw, want) {
-		t.Errorf("%s", strings.Join(h.raw, "\n"))
-	}
+	f(87, 1, 62)
+	f(7, 1, 62+fastConfig().MaxAttempts)
 }
 
 // rawReports is a Handler that keeps every report as it would be passed on.

@@ -2,6 +2,7 @@ package stream
 
 import (
 	"bytes"
+	"slices"
 	"strconv"
 
 	"github.com/produce-agent/produce-agent/internal/record"
@@ -175,13 +176,15 @@ func (w v2) byPartition(r *reading) error {
 			}
 		}
 	}
+	// Offsets can be counted only where every record of a partition is known.
+	exact := len(r.entries) == 1 || !slices.Contains(q.chosen, -1)
 	for i := range q.records {
 		rep := r.blank()
 		e := entryFor(r.entries, q.chosen[i])
 		switch {
 		case e != nil && e.code == 0:
 			rep.ErrorCode, rep.Partition = 200, e.partition
-			if e.offset >= 0 {
+			if e.offset >= 0 && exact {
 				rep.Offset = e.offset + e.next
 				e.next++
 			}
@@ -196,6 +199,12 @@ func (w v2) byPartition(r *reading) error {
 		case failed > 0:
 			rep.ErrorCode = 50003
 			rep.Message = append(rep.Message, "some partitions failed and the answer does not tell which this record went to"...)
+			if q.records > 1 { // by itself it has an answer of its own
+				if err := r.tellJudged(rep, Verdict{Outcome: record.Unknown, Reason: "kafka_retriable", Alone: true}); err != nil {
+					return err
+				}
+				continue
+			}
 		default:
 			rep.Message = append(rep.Message, "the answer does not tell of the record's partition"...)
 		}
@@ -215,6 +224,9 @@ func (w v2) tellOfBatch(r *reading, rep *Report, chosen bool) error {
 		r.s.p.shrink(q, false)
 		rep.ErrorCode = 50003
 		return r.tellJudged(rep, Verdict{Outcome: record.Retry, Reason: "too_large_together"})
+	case q.records > 1 && Judge(rep.ErrorCode, rep.Message).Outcome == record.Rejected:
+		// One of the batch is to blame, and the answer does not tell which.
+		return r.tellJudged(rep, Verdict{Outcome: record.Retry, Reason: "batch_mate", Alone: true})
 	case rep.ErrorCode == 40401 && chosen:
 		rep.ErrorCode = 40403 // its partition may be what is missing
 	}

@@ -81,6 +81,7 @@ type request struct {
 	rec     record.Wire
 	scratch []byte
 	keyless bool // a record without a key is among them
+	alone   bool // its record wants no other beside it
 }
 
 func (q *request) reset() {
@@ -92,6 +93,6 @@ func (q *request) reset() {
 	}
 	clear(q.segments)
 	q.body, q.segments, q.chosen = q.body[:0], q.segments[:0], q.chosen[:0]
-	q.records, q.size, q.keyless = 0, 0, false
+	q.records, q.size, q.keyless, q.alone = 0, 0, false, false
 	q.rec = record.Wire{}
 }
