@@ -128,7 +128,7 @@ func (c *connection) env(have string, names ...string) string {
 func (c *connection) address(cfg stream.Config, log *slog.Logger) (stream.Address, error) {
 	a := stream.Address{
 		URL: c.endpoint, ClusterID: c.clusterID,
-		AllowPlaintext: c.allowPlaintext, DialTimeout: cfg.DialTimeout, Attempts: cfg.MaxAttempts,
+		AllowPlaintext: c.allowPlaintext, DialTimeout: cfg.DialTimeout, Attempts: cfg.MaxAttempts, Patience: cfg.AuthPatience,
 	}
 	var err error
 	if a.Dialect, err = c.wanted(); err != nil {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"reflect"
 	"sync"
+	"time"
 
 	"github.com/produce-agent/produce-agent/internal/auth"
 	"github.com/produce-agent/produce-agent/internal/config"
@@ -82,7 +83,7 @@ func (s *Service) startCluster(c config.Cluster, routes []config.Route) *cluster
 // resolve asks until the endpoint answers, for a run that is to end as often as
 // it may. ok is false when there is no answer.
 func (k *cluster) resolve(ctx context.Context, address func(*config.Cluster) (stream.Address, error), cfg stream.Config) (target stream.Target, ok bool) {
-	wait := cfg.RetryInitial
+	wait, began := cfg.RetryInitial, time.Now()
 	var a stream.Address
 	defer func() {
 		if !ok {
@@ -113,7 +114,9 @@ func (k *cluster) resolve(ctx context.Context, address func(*config.Cluster) (st
 		k.trouble = err
 		k.mu.Unlock()
 		var e *stream.EndpointError
-		if cfg.OneShot && (tries >= cfg.MaxAttempts || errors.As(err, &e) && (e.Denied || e.Malformed)) {
+		denied := errors.As(err, &e) && e.Denied
+		patient := denied && time.Since(began) < cfg.AuthPatience
+		if cfg.OneShot && !patient && (tries >= cfg.MaxAttempts || denied || e != nil && e.Malformed) {
 			return target, false
 		}
 		k.log.Warn("cannot reach the cluster, will try again", "error", err, "wait", wait)

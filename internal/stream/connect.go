@@ -250,7 +250,10 @@ func (p *Pool) topicHeld(t *topic, v Verdict, code int, message string, probes i
 	if v.Denied {
 		remedy = "grant the key's principal WRITE on the topic, or use a key of this cluster"
 	}
-	if p.cfg.OneShot && (v.Denied || probes >= p.cfg.MaxAttempts || p.target.MissingTopic(p.ctx, t.name)) {
+	t.mu.Lock()
+	patient := v.Denied && t.hold != nil && time.Since(t.hold.since) < p.cfg.AuthPatience // a new key's rights come as late as the key
+	t.mu.Unlock()
+	if p.cfg.OneShot && !patient && (v.Denied || probes >= p.cfg.MaxAttempts || p.target.MissingTopic(p.ctx, t.name)) {
 		t.fail(&TopicError{Topic: t.name, Denied: v.Denied, Text: text + " (" + remedy + ")"})
 		return
 	}

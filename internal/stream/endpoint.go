@@ -31,7 +31,8 @@ type Address struct {
 	Proxy          *auth.Proxy
 	AllowPlaintext bool // credentials over http to another machine
 	DialTimeout    time.Duration
-	Attempts       int // how often to ask before giving up
+	Attempts       int           // how often to ask before giving up
+	Patience       time.Duration // how long a 401 is asked again: a new key is not known everywhere at once
 	// Waiting is told of an attempt that failed and how long it is to the next.
 	Waiting func(err error, attempt int, wait time.Duration)
 }
@@ -157,18 +158,19 @@ const askAgain = 3
 // ask GETs the clusters below base, again and again while nothing answers.
 // Errors: only when the endpoint cannot be reached.
 func (r *resolver) ask(ctx context.Context, base *url.URL) (found, error) {
-	wait := 200 * time.Millisecond
+	wait, began := 200*time.Millisecond, time.Now()
 	for attempt := 1; ; attempt++ {
 		f, err := r.clusters(ctx, base)
+		patient := f.status == http.StatusUnauthorized && time.Since(began) < r.a.Patience
 		passing := f.status == http.StatusTooManyRequests || f.status >= 500 && f.status != http.StatusNotImplemented
-		if err == nil && (!passing || attempt >= askAgain) {
+		if err == nil && !patient && (!passing || attempt >= askAgain) {
 			return f, nil
 		}
 		if err == nil {
 			err = f.err
 		}
 		var cert *tls.CertificateVerificationError
-		if denied := deniedAt(err); denied || attempt >= r.a.Attempts || errors.As(err, &cert) || ctx.Err() != nil {
+		if denied := deniedAt(err); !patient && (denied || attempt >= r.a.Attempts) || errors.As(err, &cert) || ctx.Err() != nil {
 			return found{}, &EndpointError{Denied: denied, Err: err}
 		}
 		if r.a.Waiting != nil {

@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -214,6 +215,30 @@ func TestResolveRefused(t *testing.T) {
 	if _, err := Resolve(ctx, Address{URL: "http://" + addr, Auth: auth.None{}, DialTimeout: time.Second, Attempts: 99}); err == nil {
 		t.Error("no error though the context has ended")
 	}
+}
+
+// A key that is not known yet is asked for again where there is patience.
+func TestResolveFreshKey(t *testing.T) {
+	f := func(patience time.Duration, known bool) {
+		t.Helper()
+		var asked atomic.Int32
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			if asked.Add(1) < 3 {
+				w.WriteHeader(http.StatusUnauthorized)
+				return
+			}
+			fmt.Fprint(w, clustersBody("lkc-1"))
+		}))
+		defer srv.Close()
+		a, _ := auth.NewBasic("key", "secret")
+		got, err := Resolve(t.Context(), Address{URL: srv.URL + "/kafka", Auth: a, HasAuth: true, DialTimeout: time.Second, Attempts: 1, Patience: patience})
+		var e *EndpointError
+		if known && (err != nil || got.ClusterID != "lkc-1") || !known && (!errors.As(err, &e) || !e.Denied) {
+			t.Errorf("patience %s: %+v, %v", patience, got, err)
+		}
+	}
+	f(time.Minute, true)
+	f(0, false)
 }
 
 // TLS: a certificate that is not trusted, plain HTTP where TLS is expected, and

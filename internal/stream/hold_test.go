@@ -107,6 +107,38 @@ func TestOneShotGivesTopicUp(t *testing.T) {
 	f(40101, true)
 }
 
+// The permissions of a new key come late: with patience a run waits for them.
+func TestOneShotWaitsForPermission(t *testing.T) {
+	f := func(code int) {
+		t.Helper()
+		var asked atomic.Int32
+		srv := newFake(t, func(x *exchange) {
+			for {
+				id, ok := x.next()
+				if !ok {
+					x.end()
+					return
+				}
+				if asked.Add(1) < 4 {
+					x.refuse(code, "no")
+				} else if x.ok(id) != nil {
+					return
+				}
+			}
+		})
+		cfg := fastConfig()
+		cfg.OneShot, cfg.AuthPatience = true, time.Minute
+		p, k := testPool(t, cfg, srv.url(), limit.Profile{})
+		submit(t, p, batchOf("t", 0, "a"))
+		drain(t, p, 10*time.Second)
+		if d, r := k.counts(); d != 1 || r != 0 {
+			t.Errorf("%d: %d delivered, %d rejected", code, d, r)
+		}
+	}
+	f(40301)
+	f(40101)
+}
+
 // Reports that judge the record use attempts up; the last one rejects it.
 func TestMaxAttempts(t *testing.T) {
 	f := func(code int, message string, wantRejected bool) {

@@ -90,6 +90,7 @@ type hold struct {
 	probe   *segment // ready to be sent
 	timer   *time.Timer
 	why     error // what the last probe brought
+	since   time.Time
 }
 
 func newTopic(p *Pool, name string) *topic {
@@ -240,7 +241,7 @@ func (t *topic) block(from segment, i int, try record.Try, v Verdict, code int, 
 // startHold keeps everything back. Called with mu held.
 func (t *topic) startHold() {
 	if t.hold == nil {
-		t.hold = &hold{held: t.again, news: true}
+		t.hold = &hold{held: t.again, news: true, since: time.Now()}
 		t.again = nil
 	}
 	t.regate()
