@@ -38,6 +38,13 @@ func Refused(a Authorizer, value string, drop bool) bool {
 	return ok && r.Refused(value, drop)
 }
 
+// Accepted tells a that a server accepted value.
+func Accepted(a Authorizer, value string) {
+	if x, ok := a.(interface{ Accepted(value string) }); ok {
+		x.Accepted(value)
+	}
+}
+
 // Close ends what a does in the background, if it does.
 func Close(a Authorizer) {
 	if r, ok := a.(Renewable); ok {

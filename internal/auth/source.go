@@ -28,8 +28,9 @@ const (
 	// request has to arrive with it.
 	spare = 3 * time.Second
 	// dropAgain is how long a token that replaced a refused one is not dropped
-	// itself: a server that refuses all must not cost a token each time.
-	dropAgain = time.Minute
+	// itself: a server that refuses all must not cost a token each time. It
+	// doubles with each that was not accepted either, up to dropSeldom.
+	dropAgain, dropSeldom = time.Minute, 24 * time.Hour
 	// The waits between failed requests for a token.
 	firstWait, longestWait = 2 * time.Second, time.Minute
 	// fetchTime bounds one request for a token, a wait for another process's
@@ -59,6 +60,7 @@ type Tokens struct {
 	err     error     // of the last request
 	timer   *time.Timer
 	dropped time.Time
+	drops   int    // since a token was accepted
 	bad     string // header that was refused
 	closed  bool
 }
@@ -251,12 +253,27 @@ func (t *Tokens) Refused(value string, drop bool) bool {
 	switch {
 	case !t.tok.is(value):
 		return true
-	case !drop || now.Before(t.next) || !t.dropped.IsZero() && now.Sub(t.dropped) < dropAgain:
+	case !drop || now.Before(t.next) || !t.dropped.IsZero() && now.Sub(t.dropped) < t.dropWait():
 		return false
 	}
+	t.drops++
 	t.dropped, t.bad, t.old, t.tok = now, value, t.tok, token{}
 	t.stopTimer()
 	return true
+}
+
+// dropWait is how long after the last drop there is none. t.mu is held.
+func (t *Tokens) dropWait() time.Duration {
+	return min(dropAgain<<min(max(t.drops-1, 0), 11), dropSeldom)
+}
+
+// Accepted has a later refusal taken for one of that token alone.
+func (t *Tokens) Accepted(value string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.tok.is(value) {
+		t.drops = 0
+	}
 }
 
 // Close ends renewal and waits for a request that is on its way.

@@ -290,6 +290,32 @@ func TestRefusedTokenComesBack(t *testing.T) {
 	})
 }
 
+// A server that refuses every token for a day costs few, whatever it is asked;
+// once one was accepted the next that is refused is dropped soon again.
+func TestRefusalsCostFewTokens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &mint{} // without an end: each is a drop's
+		s, ask := source(t, m, time.Minute, &logged{})
+		for range 48 * 60 {
+			Refused(s, "Bearer token-"+ask(), true)
+			time.Sleep(time.Minute)
+		}
+		if n := m.asked(); n < 8 || n > 14 {
+			t.Errorf("%d tokens in two days", n)
+		}
+		before := m.asked()
+		Accepted(s, "Bearer token-1") // of a request that was long on its way
+		if Refused(s, "Bearer token-"+ask(), true) {
+			t.Error("another token's acceptance counts")
+		}
+		Accepted(s, "Bearer token-"+ask())
+		if !Refused(s, "Bearer token-"+ask(), true) || ask() == "" || m.asked() != before+1 {
+			t.Errorf("not dropped once one was accepted, %d requests more", m.asked()-before)
+		}
+		s.Close()
+	})
+}
+
 // A token without an end is used until it is refused.
 func TestTokenWithoutEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -125,7 +125,7 @@ func (p *Pool) opened(s *stream) {
 	failed := p.fails
 	p.fails, p.trouble = 0, nil
 	p.mu.Unlock()
-	p.trusted()
+	p.trusted(s.authorization)
 	if failed > 0 {
 		p.log.Info("endpoint answers again", "after_attempts", failed)
 	}

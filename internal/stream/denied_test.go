@@ -24,6 +24,13 @@ type tokens struct {
 	// renewable: a refused value may be dropped.
 	renewable bool
 	err       error
+	accepted  string // the last value that was
+}
+
+func (k *tokens) Accepted(value string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.accepted = value
 }
 
 func (k *tokens) Authorization(context.Context) (string, error) {
@@ -259,6 +266,9 @@ func TestTokenRenewedAt401(t *testing.T) {
 		}
 		if took := time.Since(before); took > time.Second {
 			t.Errorf("a new token took %s", took)
+		}
+		if who.accepted != "Bearer 1" {
+			t.Errorf("a report proves %q", who.accepted)
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {

@@ -208,6 +208,9 @@ func get(ctx context.Context, c *http.Client, who auth.Authorizer, u *url.URL, a
 	if resp.StatusCode == http.StatusUnauthorized && auth.Refused(who, authorization, true) {
 		return get(ctx, c, who, u, accept) // with another token, once: the next is not dropped so soon
 	}
+	if resp.StatusCode == http.StatusOK {
+		auth.Accepted(who, authorization)
+	}
 	h = head{status: resp.StatusCode, contentType: resp.Header.Get("Content-Type"), location: resp.Header.Get("Location"), server: resp.Header.Get("Server")}
 	return h, body, isNone(who), nil
 }
