@@ -174,6 +174,7 @@ func (p *Pool) ended(s *stream, err error, ref *refusal, n int, unknown bool) {
 // refused acts on a status that came instead of reports.
 func (p *Pool) refused(s *stream, ref *refusal) {
 	where := s.url.Redacted()
+	ref.text = auth.Scrub(ref.text, s.authorization)
 	if ref.status == http.StatusUnauthorized {
 		if ref.remedy = cmp.Or(auth.Remedy(p.target.Auth), ref.remedy); isNone(p.target.Auth) {
 			ref.remedy = noCredentials

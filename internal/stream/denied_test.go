@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"sync"
@@ -317,6 +319,42 @@ func TestNoToken(t *testing.T) {
 	}
 	f(&auth.TokenError{Denied: true, Text: "invalid_client"}, true)
 	f(&auth.TokenError{Text: "out of order"}, false)
+}
+
+// Credentials that a server quotes are in no error, whoever asked.
+func TestQuotedCredentials(t *testing.T) {
+	who, err := auth.NewBasic("key", "canary secret")
+	if err != nil {
+		t.Fatal(err)
+	}
+	quote := func(authorization string) string {
+		return fmt.Sprintf(`{"error_code":40101,"message":"%s no good: %s, canary secret"}`, strings.Repeat("x", 200), authorization)
+	}
+	check := func(err error) {
+		t.Helper()
+		if err == nil || !strings.Contains(err.Error(), "***") || strings.Contains(err.Error(), "canary") || strings.Contains(err.Error(), "a2V5") {
+			t.Error(err)
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		p, _, srv := memoryPool(realConfig(true), who, func(string) bool { return true })
+		srv.script = func(x *exchange) { x.status(401, "", quote(x.req.Header.Get("Authorization"))) }
+		defer finish(p, srv)
+		submit(t, p, batchOf("t", 0, "a"))
+		time.Sleep(time.Second)
+		e := gaveUp(p)
+		if e == nil {
+			t.Fatal("goes on")
+		}
+		check(e)
+	})
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusUnauthorized)
+		fmt.Fprint(w, "no good: ", r.Header.Get("Authorization"))
+	}))
+	defer s.Close()
+	_, err = Resolve(t.Context(), Address{URL: s.URL, Auth: who, HasAuth: true, DialTimeout: time.Second, Attempts: 1})
+	check(err)
 }
 
 // The identity pool goes along with every request.

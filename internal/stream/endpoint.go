@@ -212,6 +212,7 @@ func get(ctx context.Context, c *http.Client, who auth.Authorizer, u *url.URL, a
 		auth.Accepted(who, authorization)
 	}
 	h = head{status: resp.StatusCode, contentType: resp.Header.Get("Content-Type"), location: resp.Header.Get("Location"), server: resp.Header.Get("Server")}
+	h.sent = authorization
 	return h, body, isNone(who), nil
 }
 
@@ -275,7 +276,7 @@ func (r *resolver) clusters(ctx context.Context, base *url.URL) (found, error) {
 	case h.status == http.StatusForbidden:
 		ref.remedy = "the key may not list clusters: give the cluster's id with --cluster-id, or grant it DESCRIBE"
 	case h.location != "":
-		ref.remedy = "it redirects to " + h.location + ": give that as --rest-endpoint if it is right"
+		ref.remedy = "it redirects to " + ref.location + ": give that as --rest-endpoint if it is right"
 	}
 	f.err = &EndpointError{
 		Denied: h.status == http.StatusUnauthorized || h.status == http.StatusForbidden,
