@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -243,6 +244,31 @@ func TestTokenEndpointFails(t *testing.T) {
 		c, _, _ := http.NewResponseController(w).Hijack()
 		c.Close()
 	}, false, 0, "cannot be reached")
+}
+
+// Secrets that a token endpoint quotes are masked, also where its text is cut
+// off in the middle of one.
+func TestTokenEndpointQuotes(t *testing.T) {
+	p := newIDP(t)
+	file := filepath.Join(t.TempDir(), "jwt")
+	if err := os.WriteFile(file, []byte(subjectCanary), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range []string{"oauth2", "sts"} {
+		for pad := 200; pad < 320; pad++ {
+			p.answer = func(w http.ResponseWriter, r *http.Request) {
+				said := r.PostForm.Encode() + " " + r.PostForm.Get("client_secret") + r.PostForm.Get("subject_token") + " " + r.Header.Get("Authorization")
+				raw, _ := json.Marshal(map[string]string{"error": "invalid_client", "error_description": strings.Repeat("x", pad) + said})
+				says(401, string(raw))(w, r)
+			}
+			s := p.settings(kind)
+			s.STS.SubjectTokenFile = file
+			_, err := mustNew(t, s).Authorization(t.Context())
+			if err == nil || strings.Contains(err.Error(), "cana") {
+				t.Fatalf("%s, %d: %v", kind, pad, err)
+			}
+		}
+	}
 }
 
 func TestTokenEndpointAway(t *testing.T) {
