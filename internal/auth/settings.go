@@ -2,9 +2,11 @@ package auth
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -194,9 +196,30 @@ func (s Settings) endpoint(raw, flag string) (*client, error) {
 	return &client{url: u, http: &http.Client{
 		Timeout: dial + 10*time.Second,
 		Transport: &http.Transport{
-			DialContext: s.Proxy.Dialer(u.Scheme, dial), TLSClientConfig: s.TLS.Others(),
-			TLSHandshakeTimeout: dial, DisableKeepAlives: true,
+			DialContext: s.Proxy.Dialer(u.Scheme, dial), DialTLSContext: s.dialTLS(u, dial), DisableKeepAlives: true,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
+}
+
+// dialTLS returns how to connect to u by TLS, within timeout. Whom to trust is
+// looked up for each connection: authorities change while an agent runs.
+func (s Settings) dialTLS(u *url.URL, timeout time.Duration) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	dial := s.Proxy.Dialer(u.Scheme, timeout)
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		cfg := s.TLS.Others()
+		cfg.ServerName = u.Hostname()
+		secure := tls.Client(conn, cfg)
+		ctx, cancel := context.WithTimeout(ctx, timeout)
+		defer cancel()
+		if err := secure.HandshakeContext(ctx); err != nil {
+			conn.Close()
+			return nil, err
+		}
+		return secure, nil
+	}
 }
