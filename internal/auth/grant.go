@@ -309,3 +309,26 @@ func (c *client) exchange(s STS, subject func(context.Context) (string, error)) 
 		return c.post(ctx, form, "", "")
 	}
 }
+
+// exchangeOf is exchange for subject tokens of inner: one that is refused may
+// have been taken back, and another is tried, once.
+func (c *client) exchangeOf(s STS, inner *Tokens) func(context.Context) (token, error) {
+	return func(ctx context.Context) (token, error) {
+		for again := false; ; again = true {
+			header, err := inner.Authorization(ctx)
+			if err != nil {
+				return token{}, err
+			}
+			subject := func(context.Context) (string, error) { return strings.TrimPrefix(header, "Bearer "), nil }
+			tok, err := c.exchange(s, subject)(ctx)
+			if err == nil {
+				inner.Accepted(header)
+				return tok, nil
+			}
+			e, proxy := new(TokenError), new(ProxyError)
+			if again || !errors.As(err, &e) || !e.Denied || errors.As(err, &proxy) || !inner.Refused(header, true) {
+				return token{}, err
+			}
+		}
+	}
+}

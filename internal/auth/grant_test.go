@@ -164,6 +164,37 @@ func TestExchange(t *testing.T) {
 	}
 }
 
+// A subject token that the exchange refuses is replaced, once; not where the
+// exchange cannot be asked.
+func TestExchangeRefusesTheSubjectToken(t *testing.T) {
+	p := newIDP(t)
+	subjects, good, status := 0, "external-2", 401
+	p.answer = func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/token":
+			subjects++
+			says(200, fmt.Sprintf(`{"access_token":"external-%d","expires_in":3600}`, subjects))(w, r)
+		case r.PostForm.Get("subject_token") == good:
+			says(200, `{"access_token":"sts-token","expires_in":900}`)(w, r)
+		default:
+			says(status, `{"error":"invalid_grant"}`)(w, r)
+		}
+	}
+	f := func(want string, posts int) {
+		t.Helper()
+		p.posts, subjects = nil, 0
+		h, err := mustNew(t, p.settings("sts")).Authorization(t.Context())
+		if h != want || (err == nil) != (want != "") || len(p.posts) != posts {
+			t.Errorf("%q, %v, %d posts, want %d", h, err, len(p.posts), posts)
+		}
+	}
+	f("Bearer sts-token", 4)
+	good = "none"
+	f("", 4)
+	status = 503
+	f("", 2)
+}
+
 func TestRedpanda(t *testing.T) {
 	p := newIDP(t)
 	p.answer = says(200, oneHour)

@@ -136,14 +136,14 @@ func (s Settings) sts() (Authorizer, error) {
 	if err != nil {
 		return nil, err
 	}
-	var subject func(context.Context) (string, error)
+	var fetch func(context.Context) (token, error)
 	var inner *Tokens
 	if x.SubjectTokenFile != "" {
 		file, err := openTokenFile(x.SubjectTokenFile, s.Log)
 		if err != nil {
 			return nil, fmt.Errorf("--sts-subject-token-file: %w", err)
 		}
-		subject = func(context.Context) (string, error) { return file.get(true), nil }
+		fetch = c.exchange(x, func(context.Context) (string, error) { return file.get(true), nil })
 	} else {
 		if s.OAuth2.TokenURL == "" && s.OAuth2.ClientID == "" {
 			return nil, errors.New("the token exchange wants a token to exchange: set --sts-subject-token-file, or --oauth2-token-url and a client")
@@ -153,13 +153,10 @@ func (s Settings) sts() (Authorizer, error) {
 			return nil, err
 		}
 		inner = newTokens(first)
-		subject = func(ctx context.Context) (string, error) {
-			header, err := inner.Authorization(ctx)
-			return strings.TrimPrefix(header, "Bearer "), err
-		}
+		fetch = c.exchangeOf(x, inner)
 	}
 	t := newTokens(grant{
-		fetch: c.exchange(x, subject), what: "STS token for identity pool " + x.IdentityPoolID, lead: time.Minute, log: s.Log,
+		fetch: fetch, what: "STS token for identity pool " + x.IdentityPoolID, lead: time.Minute, log: s.Log,
 		remedy: "the token that Confluent's token exchange gave for identity pool " + x.IdentityPoolID + " is not accepted: check the pool's role bindings" + poolHint(x.IdentityPoolID),
 	})
 	if inner == nil {
