@@ -222,6 +222,11 @@ func (p *Pool) follow(s *stream, ref *refusal) {
 		return
 	}
 	to.User, to.Fragment = nil, ""
+	if s.url.Scheme == "https" && to.Scheme == "http" {
+		s.t.unredirect()
+		p.refuse(&EndpointError{Err: fmt.Errorf("%s redirects to %s: records would go there in plain text for all on the way to read: if it is right, give it as --rest-endpoint", s.url.Redacted(), to.Redacted())})
+		return
+	}
 	s.t.mu.Lock()
 	// A redirect that another of the topic's streams met too is no hop more.
 	if known := s.t.redirect; known == nil || *known != *to || *to == *s.url {

@@ -357,6 +357,30 @@ func TestQuotedCredentials(t *testing.T) {
 	check(err)
 }
 
+// A redirect out of TLS is not followed: records would go in plain text.
+func TestRedirectToPlainText(t *testing.T) {
+	f := func(from, to string, want bool) {
+		t.Helper()
+		srv := newFake(t, nil)
+		p, _ := testPool(t, onceConfig(), srv.url(), limit.Profile{})
+		c, peer := net.Pipe()
+		defer c.Close()
+		defer peer.Close()
+		s := newStream(p, p.topic("t"), c)
+		s.url, _ = url.Parse(from)
+		p.follow(s, &refusal{status: 307, location: to})
+		e := gaveUp(p)
+		if followed := e == nil && s.t.redirect != nil; followed != want || e != nil && !strings.Contains(e.Error(), "in plain text") {
+			t.Errorf("%s to %s: followed %v, %v", from, to, followed, e)
+		}
+	}
+	f("https://kafka.example.com/a", "http://kafka.example.com/a", false)
+	f("https://kafka.example.com/a", "http://other.example.com/", false)
+	f("https://kafka.example.com/a", "/b", true)
+	f("http://kafka.example.com/a", "https://kafka.example.com/a", true)
+	f("http://kafka.example.com/a", "http://kafka.example.com/b", true)
+}
+
 // The identity pool goes along with every request.
 func TestExtraHeaders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
