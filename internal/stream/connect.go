@@ -223,7 +223,9 @@ func (p *Pool) follow(s *stream, ref *refusal) {
 	}
 	to.User, to.Fragment = nil, ""
 	if s.url.Scheme == "https" && to.Scheme == "http" {
-		s.t.unredirect()
+		s.t.mu.Lock()
+		s.t.hops, s.t.redirect = 0, nil
+		s.t.mu.Unlock()
 		p.refuse(&EndpointError{Err: fmt.Errorf("%s redirects to %s: records would go there in plain text for all on the way to read: if it is right, give it as --rest-endpoint", s.url.Redacted(), to.Redacted())})
 		return
 	}
