@@ -299,7 +299,7 @@ func TestShipThroughAProxy(t *testing.T) {
 			return
 		}
 		went.Store(r.Host, true)
-		up, err := net.Dial("tcp", r.Host)
+		up, err := net.Dial("tcp", strings.Replace(r.Host, "kafka.invalid", "127.0.0.1", 1))
 		if err != nil {
 			w.WriteHeader(http.StatusBadGateway)
 			return
@@ -313,7 +313,8 @@ func TestShipThroughAProxy(t *testing.T) {
 	}))
 	defer proxy.Close()
 	at := strings.TrimPrefix(proxy.URL, "http://")
-	args := []string{"ship", "-o", "json", "--reports", "-", "-t", "t", "--rest-endpoint", s.URL()}
+	host := strings.Replace(strings.TrimPrefix(s.URL(), "http://"), "127.0.0.1", "kafka.invalid", 1) // none is used for this machine
+	args := []string{"ship", "-o", "json", "--reports", "-", "-t", "t", "--rest-endpoint", "http://" + host}
 	in, out, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -332,13 +333,15 @@ func TestShipThroughAProxy(t *testing.T) {
 	out.Close()
 	r := p.ran()
 	r.want(t, exitOK, 2, 2, 0, 0)
-	if _, ok := went.Load(strings.TrimPrefix(s.URL(), "http://")); !ok || strings.Contains(r.out+r.err, "canary") || !strings.Contains(r.err, "proxy=http://"+at) {
+	if _, ok := went.Load(host); !ok || strings.Contains(r.out+r.err, "canary") || !strings.Contains(r.err, "proxy=http://"+at) {
 		t.Errorf("went through the proxy: %v\n%s", ok, r.err)
 	}
 	password := write(t, "password", "canary p@ss\n")
 	begin(t, nil, strings.NewReader("a\n"), append(args, "--proxy", "http://user@"+at, "--proxy-password-file", password)...).ran().want(t, exitOK, 1, 1, 0, 0)
-	// The environment's proxy is not for this machine itself.
-	begin(t, []string{"HTTP_PROXY=" + proxy.URL, "HTTPS_PROXY=" + proxy.URL}, strings.NewReader("a\n"), args...).ran().want(t, exitOK, 1, 1, 0, 0)
+	// No proxy is for this machine itself.
+	here := []string{"ship", "-o", "json", "--reports", "-", "-t", "t", "--rest-endpoint", s.URL()}
+	begin(t, []string{"HTTP_PROXY=" + proxy.URL, "HTTPS_PROXY=" + proxy.URL}, strings.NewReader("a\n"), here...).ran().want(t, exitOK, 1, 1, 0, 0)
+	begin(t, nil, strings.NewReader("a\n"), append(here, "--proxy", proxy.URL)...).ran().want(t, exitOK, 1, 1, 0, 0)
 	f := func(status int, want string, env ...string) {
 		t.Helper()
 		if r := begin(t, env, strings.NewReader("a\n"), append(args, "--max-attempts", "2")...).ran(); r.status != status || !strings.Contains(r.err, want) || strings.Contains(r.err, "canary") {

@@ -216,7 +216,7 @@ func askCluster(ctx context.Context, t stream.Target, a stream.Address) (string,
 		return askCluster(ctx, t, a) // a token that was kept may have been taken back: with another, once
 	}
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
-	said := strings.TrimSpace(strconv.Itoa(resp.StatusCode)+" "+http.StatusText(resp.StatusCode)) + saidBy(body)
+	said := strings.TrimSpace(strconv.Itoa(resp.StatusCode)+" "+http.StatusText(resp.StatusCode)) + saidBy(body, authorization)
 	switch code := resp.StatusCode; {
 	case code == http.StatusOK && a.HasAuth:
 		return reached + "credentials accepted: " + auth.Describe(t.Auth), nil
@@ -239,7 +239,7 @@ func askCluster(ctx context.Context, t stream.Target, a stream.Address) (string,
 	case code == http.StatusNotFound:
 		return fail(exitFailure, "reached, but %s answered %s: check cluster_id, and the path of rest_endpoint", where, said)
 	case code >= 300 && code < 400:
-		return fail(exitFailure, "reached, but %s redirects to %q: give that as rest_endpoint if it is right", where, resp.Header.Get("Location"))
+		return fail(exitFailure, "reached, but %s redirects to %q: give that as rest_endpoint if it is right", where, auth.Scrub(resp.Header.Get("Location"), authorization))
 	case code == http.StatusTooManyRequests || code >= 500:
 		return fail(exitFailure, "reached, but %s answered %s: try again later", where, said)
 	}
@@ -266,8 +266,9 @@ func checkTokens(dataDir string) string {
 }
 
 // saidBy returns an error answer's message in one line, in front of which ": "
-// stands. What a terminal would act on is left out.
-func saidBy(body []byte) string {
+// stands. What a terminal would act on is left out, and what was sent as
+// authorization.
+func saidBy(body []byte, authorization string) string {
 	var answer struct {
 		Message string `json:"message"`
 	}
@@ -280,7 +281,7 @@ func saidBy(body []byte) string {
 		}
 		return ' '
 	}
-	text := strings.Join(strings.Fields(strings.Map(printable, answer.Message)), " ")
+	text := strings.Join(strings.Fields(strings.Map(printable, auth.Scrub(answer.Message, authorization))), " ")
 	if r := []rune(text); len(r) > 200 {
 		text = string(r[:200]) + "…"
 	}

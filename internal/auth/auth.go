@@ -7,7 +7,9 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"html"
 	"net"
+	"net/url"
 	"os"
 	"strings"
 )
@@ -38,12 +40,65 @@ func Refused(a Authorizer, value string, drop bool) bool {
 	return ok && r.Refused(value, drop)
 }
 
+// Accepted tells a that a server accepted value.
+func Accepted(a Authorizer, value string) {
+	if x, ok := a.(interface{ Accepted(value string) }); ok {
+		x.Accepted(value)
+	}
+}
+
 // Close ends what a does in the background, if it does.
 func Close(a Authorizer) {
 	if r, ok := a.(Renewable); ok {
 		r.Close()
 	}
 }
+
+// Scrub masks in a server's text what was sent to it as that Authorization
+// header: there are servers and proxies that quote it. The text may be cut off.
+func Scrub(text, authorization string) string {
+	scheme, bare, ok := strings.Cut(authorization, " ")
+	if !ok || text == "" {
+		return text
+	}
+	secrets := []string{bare}
+	if pair, err := base64.StdEncoding.DecodeString(bare); err == nil && scheme == "Basic" {
+		_, secret, _ := strings.Cut(string(pair), ":")
+		secrets = append(secrets, string(pair), secret)
+	}
+	return mask(strings.ReplaceAll(text, authorization, "***"), secrets...)
+}
+
+// shortSecret is the length below which something is no secret, and masked it
+// would make texts unreadable.
+const shortSecret = 4
+
+// mask puts *** in place of secrets, as they are and as JSON and forms have them,
+// and of the start of one at the text's end.
+func mask(text string, secrets ...string) string {
+	for _, secret := range secrets {
+		for _, s := range []string{
+			secret, url.QueryEscape(secret), url.PathEscape(secret), strings.ReplaceAll(secret, "/", `\/`),
+			inJSON.Replace(secret), html.EscapeString(secret),
+		} {
+			if len(s) < shortSecret {
+				continue
+			}
+			text = strings.ReplaceAll(text, s, "***")
+			t := strings.TrimRight(text, `…". `)
+			for n := min(len(s)-1, len(t)); n >= shortSecret; n-- {
+				if strings.HasSuffix(t, s[:n]) {
+					text = t[:len(t)-n] + "***" + text[len(t):]
+					break
+				}
+			}
+		}
+	}
+	return text
+}
+
+// inJSON escapes as servers do that think of HTML.
+var inJSON = strings.NewReplacer(`"`, `\"`, `\`, `\\`, "&", `\u0026`, "<", `\u003c`, ">", `\u003e`, "=", `\u003d`, "'", `\u0027`)
 
 // Header is a request header's name and value.
 type Header struct{ Name, Value string }

@@ -57,6 +57,29 @@ func TestBasic(t *testing.T) {
 	bad("key", "hunter2\rX-Evil: 1", "line break")
 }
 
+// What a server quotes of our credentials is not told on, cut off or not.
+func TestScrub(t *testing.T) {
+	f := func(text, authorization, want string) {
+		t.Helper()
+		if got := Scrub(text, authorization); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+	const token, basic = "Bearer eyJh.canary/+x=", "Basic a2V5OmNhbmFyeSAmIHNv" // key:canary & so
+	f("bad header Bearer eyJh.canary/+x=!", token, "bad header ***!")
+	f(`bad "eyJh.canary/+x=", "eyJh.canary\/+x="`, token, `bad "***", "***"`)
+	f(`bad token eyJh.canary/+x\u003d`, token, "bad token ***")
+	f("bad eyJh.canary%2F%2Bx%3D", token, "bad ***")
+	f("bad header Bearer eyJh.can…", token, "bad header Bearer ***…")
+	f("Basic a2V5OmNhbmFyeSAmIHNv, key:canary & so, canary &amp; so", basic, "***, ***, ***")
+	f("user key with canary\\u0026 so or canary \\u0026 so", basic, "user key with canary\\u0026 so or ***")
+	f("password can…", basic, "password can…")
+	f("password canar…", basic, "password ***…")
+	f("Unauthorized", basic, "Unauthorized")
+	f("Unauthorized", "", "Unauthorized")
+	f("a b c", "Basic YTpi", "a b c") // a:b is too short to be a secret
+}
+
 func TestNone(t *testing.T) {
 	if got, err := (None{}).Authorization(context.Background()); got != "" || err != nil {
 		t.Errorf("%q, %v", got, err)

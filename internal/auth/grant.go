@@ -52,16 +52,14 @@ func (c *client) post(ctx context.Context, form url.Values, id, secret string) (
 	if err != nil {
 		return token{}, unreached(where, err)
 	}
-	tok, fail := readAnswer(where, resp, body)
+	hide := func(said string) string {
+		for _, s := range []string{form.Get("client_secret"), form.Get("subject_token"), secret} {
+			said = mask(said, s)
+		}
+		return Scrub(said, req.Header.Get("Authorization"))
+	}
+	tok, fail := readAnswer(where, resp, body, hide)
 	if fail != nil {
-		for _, name := range []string{"client_secret", "subject_token"} {
-			if v := form.Get(name); v != "" {
-				fail.Text = strings.ReplaceAll(fail.Text, v, "***")
-			}
-		}
-		if secret != "" {
-			fail.Text = strings.ReplaceAll(fail.Text, secret, "***")
-		}
 		return token{}, fail
 	}
 	return tok, nil
@@ -103,7 +101,10 @@ type answered struct {
 	} `json:"errors"` // of Confluent's control plane
 }
 
-func readAnswer(where string, resp *http.Response, body []byte) (token, *TokenError) {
+// readAnswer reads an answer; hide masks secrets in what the server said, which
+// is done before it is cut to length.
+func readAnswer(where string, resp *http.Response, body []byte, hide func(string) string) (token, *TokenError) {
+	clip := func(s string) string { return clip(hide(s)) }
 	fail := func(text string) (token, *TokenError) {
 		return token{}, &TokenError{Text: "token endpoint " + where + " " + text}
 	}
@@ -114,7 +115,7 @@ func readAnswer(where string, resp *http.Response, body []byte) (token, *TokenEr
 	case status >= 300 && status < 400:
 		return fail(fmt.Sprintf("redirects to %q: a secret does not follow; give that as the token URL if it is right", clip(resp.Header.Get("Location"))))
 	case status != http.StatusOK && status != http.StatusCreated:
-		return token{}, refusedToken(where, resp, a, isJSON, body)
+		return token{}, refusedToken(where, resp, a, isJSON, body, hide)
 	case !isJSON:
 		return fail(fmt.Sprintf("answers %d, but with %s in place of a token: is the token URL right?", status, looks(body)))
 	case a.AccessToken == "":
@@ -153,7 +154,7 @@ func looks(body []byte) string {
 }
 
 // refusedToken says what an answer that is no token means.
-func refusedToken(where string, resp *http.Response, a answered, isJSON bool, body []byte) *TokenError {
+func refusedToken(where string, resp *http.Response, a answered, isJSON bool, body []byte, hide func(string) string) *TokenError {
 	status := resp.StatusCode
 	e := &TokenError{}
 	var code string
@@ -169,7 +170,7 @@ func refusedToken(where string, resp *http.Response, a answered, isJSON bool, bo
 	}
 	text := fmt.Sprintf("token endpoint %s answered %d %s", where, status, http.StatusText(status))
 	if s := strings.TrimSpace(code + " " + said); s != "" {
-		text += ": " + clip(s)
+		text += ": " + clip(hide(s))
 	}
 	remedy := ""
 	e.Denied = status == http.StatusBadRequest || status == http.StatusUnauthorized || status == http.StatusForbidden
@@ -306,5 +307,28 @@ func (c *client) exchange(s STS, subject func(context.Context) (string, error)) 
 			form.Set("expires_in", strconv.Itoa(int(s.ExpiresIn/time.Second)))
 		}
 		return c.post(ctx, form, "", "")
+	}
+}
+
+// exchangeOf is exchange for subject tokens of inner: one that is refused may
+// have been taken back, and another is tried, once.
+func (c *client) exchangeOf(s STS, inner *Tokens) func(context.Context) (token, error) {
+	return func(ctx context.Context) (token, error) {
+		for again := false; ; again = true {
+			header, err := inner.Authorization(ctx)
+			if err != nil {
+				return token{}, err
+			}
+			subject := func(context.Context) (string, error) { return strings.TrimPrefix(header, "Bearer "), nil }
+			tok, err := c.exchange(s, subject)(ctx)
+			if err == nil {
+				inner.Accepted(header)
+				return tok, nil
+			}
+			e, proxy := new(TokenError), new(ProxyError)
+			if again || !errors.As(err, &e) || !e.Denied || errors.As(err, &proxy) || !inner.Refused(header, true) {
+				return token{}, err
+			}
+		}
 	}
 }

@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -163,6 +164,37 @@ func TestExchange(t *testing.T) {
 	}
 }
 
+// A subject token that the exchange refuses is replaced, once; not where the
+// exchange cannot be asked.
+func TestExchangeRefusesTheSubjectToken(t *testing.T) {
+	p := newIDP(t)
+	subjects, good, status := 0, "external-2", 401
+	p.answer = func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/token":
+			subjects++
+			says(200, fmt.Sprintf(`{"access_token":"external-%d","expires_in":3600}`, subjects))(w, r)
+		case r.PostForm.Get("subject_token") == good:
+			says(200, `{"access_token":"sts-token","expires_in":900}`)(w, r)
+		default:
+			says(status, `{"error":"invalid_grant"}`)(w, r)
+		}
+	}
+	f := func(want string, posts int) {
+		t.Helper()
+		p.posts, subjects = nil, 0
+		h, err := mustNew(t, p.settings("sts")).Authorization(t.Context())
+		if h != want || (err == nil) != (want != "") || len(p.posts) != posts {
+			t.Errorf("%q, %v, %d posts, want %d", h, err, len(p.posts), posts)
+		}
+	}
+	f("Bearer sts-token", 4)
+	good = "none"
+	f("", 4)
+	status = 503
+	f("", 2)
+}
+
 func TestRedpanda(t *testing.T) {
 	p := newIDP(t)
 	p.answer = says(200, oneHour)
@@ -243,6 +275,31 @@ func TestTokenEndpointFails(t *testing.T) {
 		c, _, _ := http.NewResponseController(w).Hijack()
 		c.Close()
 	}, false, 0, "cannot be reached")
+}
+
+// Secrets that a token endpoint quotes are masked, also where its text is cut
+// off in the middle of one.
+func TestTokenEndpointQuotes(t *testing.T) {
+	p := newIDP(t)
+	file := filepath.Join(t.TempDir(), "jwt")
+	if err := os.WriteFile(file, []byte(subjectCanary), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range []string{"oauth2", "sts"} {
+		for pad := 200; pad < 320; pad++ {
+			p.answer = func(w http.ResponseWriter, r *http.Request) {
+				said := r.PostForm.Encode() + " " + r.PostForm.Get("client_secret") + r.PostForm.Get("subject_token") + " " + r.Header.Get("Authorization")
+				raw, _ := json.Marshal(map[string]string{"error": "invalid_client", "error_description": strings.Repeat("x", pad) + said})
+				says(401, string(raw))(w, r)
+			}
+			s := p.settings(kind)
+			s.STS.SubjectTokenFile = file
+			_, err := mustNew(t, s).Authorization(t.Context())
+			if err == nil || strings.Contains(err.Error(), "cana") {
+				t.Fatalf("%s, %d: %v", kind, pad, err)
+			}
+		}
+	}
 }
 
 func TestTokenEndpointAway(t *testing.T) {

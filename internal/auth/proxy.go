@@ -29,8 +29,8 @@ type Proxy struct {
 }
 
 // NewProxy returns the proxy that setting asks for: "none", "env" (HTTPS_PROXY,
-// HTTP_PROXY and NO_PROXY; never for this machine itself), or a URL. trust is for
-// https proxies.
+// HTTP_PROXY and NO_PROXY), or a URL. None is for this machine itself. trust is
+// for https proxies.
 // Errors: a URL that is none; never with a password in it.
 func NewProxy(setting string, trust func() *tls.Config) (*Proxy, error) {
 	p := &Proxy{dial: direct.DialContext, trust: trust}
@@ -114,12 +114,22 @@ func proxyPassword(u *url.URL) string {
 	return password
 }
 
+// way returns the proxy for u, nil for none. This machine is reached directly
+// whatever is set: by a proxy the name would be the proxy's own machine, and
+// what may go in plain text because it stays here would leave.
+func (p *Proxy) way(u *url.URL) (*url.URL, error) {
+	if IsLoopback(u.Hostname()) {
+		return nil, nil
+	}
+	return p.choose(u)
+}
+
 // Via names the proxy that u is reached by, without its credentials; "" for none.
 func (p *Proxy) Via(u *url.URL) string {
 	if p == nil {
 		return ""
 	}
-	via, err := p.choose(u)
+	via, err := p.way(u)
 	if err != nil || via == nil {
 		return ""
 	}
@@ -142,7 +152,7 @@ func (p *Proxy) Dial(ctx context.Context, u *url.URL, addr string) (net.Conn, er
 	if p == nil {
 		return direct.DialContext(ctx, "tcp", addr)
 	}
-	via, err := p.choose(u)
+	via, err := p.way(u)
 	if err != nil {
 		return nil, &ProxyError{Text: err.Error()}
 	}

@@ -98,7 +98,7 @@ func TestProxyStreams(t *testing.T) {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-		conn, err := via.Dial(ctx, &url.URL{Scheme: "http", Host: echo.Addr().String()}, echo.Addr().String())
+		conn, err := via.Dial(ctx, &url.URL{Scheme: "http", Host: "kafka.example.com:80"}, echo.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -273,5 +273,41 @@ func TestProxyOfTheEnvironment(t *testing.T) {
 	conn.Close()
 	if via, err := NewProxy("none", nil); via != nil || err != nil {
 		t.Error(via, err)
+	}
+}
+
+// A proxy that is set is not for this machine either: credentials may go there
+// in plain text, and would go to the proxy's machine.
+func TestNoProxyForThisMachine(t *testing.T) {
+	p := newConnectProxy(t, "")
+	p.Start()
+	via, err := NewProxy(p.URL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	_, port, _ := net.SplitHostPort(ln.Addr().String())
+	for _, host := range []string{"localhost", "LOCALHOST", "127.0.0.1", "127.1.2.3", "[::1]"} {
+		u := &url.URL{Scheme: "http", Host: host + ":" + port}
+		if got := via.Via(u); got != "" {
+			t.Errorf("%s by %s", u.Host, got)
+		}
+	}
+	conn, err := via.Dialer("http", time.Second)(t.Context(), "tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	if got := via.Via(&url.URL{Scheme: "http", Host: "kafka.example.com"}); got != p.URL {
+		t.Errorf("another host by %q", got)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.went) != 0 {
+		t.Errorf("went to %v", p.went)
 	}
 }

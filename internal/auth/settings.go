@@ -2,9 +2,11 @@ package auth
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -134,14 +136,14 @@ func (s Settings) sts() (Authorizer, error) {
 	if err != nil {
 		return nil, err
 	}
-	var subject func(context.Context) (string, error)
+	var fetch func(context.Context) (token, error)
 	var inner *Tokens
 	if x.SubjectTokenFile != "" {
 		file, err := openTokenFile(x.SubjectTokenFile, s.Log)
 		if err != nil {
 			return nil, fmt.Errorf("--sts-subject-token-file: %w", err)
 		}
-		subject = func(context.Context) (string, error) { return file.get(true), nil }
+		fetch = c.exchange(x, func(context.Context) (string, error) { return file.get(true), nil })
 	} else {
 		if s.OAuth2.TokenURL == "" && s.OAuth2.ClientID == "" {
 			return nil, errors.New("the token exchange wants a token to exchange: set --sts-subject-token-file, or --oauth2-token-url and a client")
@@ -151,13 +153,10 @@ func (s Settings) sts() (Authorizer, error) {
 			return nil, err
 		}
 		inner = newTokens(first)
-		subject = func(ctx context.Context) (string, error) {
-			header, err := inner.Authorization(ctx)
-			return strings.TrimPrefix(header, "Bearer "), err
-		}
+		fetch = c.exchangeOf(x, inner)
 	}
 	t := newTokens(grant{
-		fetch: c.exchange(x, subject), what: "STS token for identity pool " + x.IdentityPoolID, lead: time.Minute, log: s.Log,
+		fetch: fetch, what: "STS token for identity pool " + x.IdentityPoolID, lead: time.Minute, log: s.Log,
 		remedy: "the token that Confluent's token exchange gave for identity pool " + x.IdentityPoolID + " is not accepted: check the pool's role bindings" + poolHint(x.IdentityPoolID),
 	})
 	if inner == nil {
@@ -194,9 +193,30 @@ func (s Settings) endpoint(raw, flag string) (*client, error) {
 	return &client{url: u, http: &http.Client{
 		Timeout: dial + 10*time.Second,
 		Transport: &http.Transport{
-			DialContext: s.Proxy.Dialer(u.Scheme, dial), TLSClientConfig: s.TLS.Others(),
-			TLSHandshakeTimeout: dial, DisableKeepAlives: true,
+			DialContext: s.Proxy.Dialer(u.Scheme, dial), DialTLSContext: s.dialTLS(u, dial), DisableKeepAlives: true,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
+}
+
+// dialTLS returns how to connect to u by TLS, within timeout. Whom to trust is
+// looked up for each connection: authorities change while an agent runs.
+func (s Settings) dialTLS(u *url.URL, timeout time.Duration) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	dial := s.Proxy.Dialer(u.Scheme, timeout)
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		cfg := s.TLS.Others()
+		cfg.ServerName = u.Hostname()
+		secure := tls.Client(conn, cfg)
+		ctx, cancel := context.WithTimeout(ctx, timeout)
+		defer cancel()
+		if err := secure.HandshakeContext(ctx); err != nil {
+			conn.Close()
+			return nil, err
+		}
+		return secure, nil
+	}
 }

@@ -28,8 +28,9 @@ const (
 	// request has to arrive with it.
 	spare = 3 * time.Second
 	// dropAgain is how long a token that replaced a refused one is not dropped
-	// itself: a server that refuses all must not cost a token each time.
-	dropAgain = time.Minute
+	// itself: a server that refuses all must not cost a token each time. It
+	// doubles with each that was not accepted either, up to dropSeldom.
+	dropAgain, dropSeldom = time.Minute, 24 * time.Hour
 	// The waits between failed requests for a token.
 	firstWait, longestWait = 2 * time.Second, time.Minute
 	// fetchTime bounds one request for a token, a wait for another process's
@@ -51,13 +52,15 @@ type Tokens struct {
 
 	mu      sync.Mutex // guards what follows
 	tok     token
-	used    bool // asked for since it is there
+	old     token // was refused; back in use when no other can be had
+	used    bool  // asked for since it is there
 	flight  *flight
 	fails   int
 	next    time.Time // no request before it
 	err     error     // of the last request
 	timer   *time.Timer
 	dropped time.Time
+	drops   int    // since a token was accepted
 	bad     string // header that was refused
 	closed  bool
 }
@@ -165,6 +168,16 @@ func (t *Tokens) arrived(f *flight, tok token, err error) {
 		t.err = &TokenError{Text: "the token endpoint gave a token that ends at once: is this machine's clock right?"}
 		t.next = now.Add(firstWait)
 	}
+	t.putBack(now)
+}
+
+// putBack has a refused token in use again where there is none in its place: it
+// may be good after all, and whoever shows it decides that. t.mu is held.
+func (t *Tokens) putBack(now time.Time) {
+	if !t.tok.good(now) && t.old.good(now) {
+		t.tok, t.used = t.old, true
+	}
+	t.old = token{}
 }
 
 // failed waits longer each time, and while the old token is good says so.
@@ -180,11 +193,16 @@ func (t *Tokens) failed(now time.Time, err error) {
 	}
 	t.fails++
 	t.err, t.next = err, now.Add(wait)
+	t.putBack(now)
 	if !t.tok.good(now) || t.closed {
 		return // who asks is told
 	}
 	text := "token cannot be renewed; the one before is used until it ends"
-	t.log.Warn(text, "error", err, "ends_in", time.Until(t.tok.ends).Round(time.Second), "wait", wait.Round(time.Millisecond))
+	ends := "unknown"
+	if !t.tok.ends.IsZero() {
+		ends = time.Until(t.tok.ends).Round(time.Second).String()
+	}
+	t.log.Warn(text, "error", err, "ends_in", ends, "wait", wait.Round(time.Millisecond))
 	t.stopTimer()
 	t.timer = time.AfterFunc(wait, t.renew)
 }
@@ -226,7 +244,8 @@ func (t *Tokens) renew() {
 	}
 }
 
-// Refused drops the token of value, once in a while.
+// Refused drops the token of value, once in a while, and never while no other
+// can be asked for. When none is to be had it comes back.
 func (t *Tokens) Refused(value string, drop bool) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -234,12 +253,27 @@ func (t *Tokens) Refused(value string, drop bool) bool {
 	switch {
 	case !t.tok.is(value):
 		return true
-	case !drop || !t.dropped.IsZero() && now.Sub(t.dropped) < dropAgain:
+	case !drop || now.Before(t.next) || !t.dropped.IsZero() && now.Sub(t.dropped) < t.dropWait():
 		return false
 	}
-	t.dropped, t.bad, t.tok = now, value, token{}
+	t.drops++
+	t.dropped, t.bad, t.old, t.tok = now, value, t.tok, token{}
 	t.stopTimer()
 	return true
+}
+
+// dropWait is how long after the last drop there is none. t.mu is held.
+func (t *Tokens) dropWait() time.Duration {
+	return min(dropAgain<<min(max(t.drops-1, 0), 11), dropSeldom)
+}
+
+// Accepted has a later refusal taken for one of that token alone.
+func (t *Tokens) Accepted(value string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.tok.is(value) {
+		t.drops = 0
+	}
 }
 
 // Close ends renewal and waits for a request that is on its way.

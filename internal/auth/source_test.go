@@ -255,6 +255,67 @@ func TestRefusedTokens(t *testing.T) {
 	})
 }
 
+// A refused token is kept where no other can be had: what refused it may be one
+// node of many, and the token endpoint be down.
+func TestRefusedTokenComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, life := range []time.Duration{2 * time.Hour, 0} {
+			m, l := &mint{life: life}, &logged{}
+			s, ask := source(t, m, time.Minute, l)
+			ask()
+			m.set(&TokenError{Text: "quota", After: 30 * time.Minute})
+			if !Refused(s, "Bearer token-1", true) {
+				t.Error("not dropped")
+			}
+			if got := ask(); got != "1" {
+				t.Errorf("without another: %s", got)
+			}
+			for range 29 {
+				if Refused(s, "Bearer token-1", true) || ask() != "1" {
+					t.Fatal("dropped though no other can be asked for")
+				}
+				time.Sleep(time.Minute)
+			}
+			if m.asked() != 2 || !strings.Contains(l.String(), "token cannot be renewed") || strings.Contains(l.String(), "ends_in=-") {
+				t.Errorf("%d requests\n%s", m.asked(), l)
+			}
+			m.set(nil)
+			time.Sleep(2 * time.Minute)
+			synctest.Wait()
+			if got := ask(); got != "3" || !Refused(s, "Bearer token-1", true) {
+				t.Errorf("once there is one: %s", got)
+			}
+			s.Close()
+		}
+	})
+}
+
+// A server that refuses every token for a day costs few, whatever it is asked;
+// once one was accepted the next that is refused is dropped soon again.
+func TestRefusalsCostFewTokens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &mint{} // without an end: each is a drop's
+		s, ask := source(t, m, time.Minute, &logged{})
+		for range 48 * 60 {
+			Refused(s, "Bearer token-"+ask(), true)
+			time.Sleep(time.Minute)
+		}
+		if n := m.asked(); n < 8 || n > 14 {
+			t.Errorf("%d tokens in two days", n)
+		}
+		before := m.asked()
+		Accepted(s, "Bearer token-1") // of a request that was long on its way
+		if Refused(s, "Bearer token-"+ask(), true) {
+			t.Error("another token's acceptance counts")
+		}
+		Accepted(s, "Bearer token-"+ask())
+		if !Refused(s, "Bearer token-"+ask(), true) || ask() == "" || m.asked() != before+1 {
+			t.Errorf("not dropped once one was accepted, %d requests more", m.asked()-before)
+		}
+		s.Close()
+	})
+}
+
 // A token without an end is used until it is refused.
 func TestTokenWithoutEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -22,7 +22,7 @@ import (
 // Shape: JSON, {"access_token", "expires" (seconds since 1970), "for" (a hash of
 // token URL, client id and audience)}; mode 0600 in a directory of mode 0700.
 // No client secret is in it, nor in the file's name. A file that is damaged, of
-// another, ended, or readable by others is as none.
+// another client or user, ended, or readable by others is as none.
 type store struct {
 	path string
 	key  string
@@ -112,7 +112,7 @@ func (s *store) load() (token, bool) {
 	}
 	defer f.Close()
 	info, err := f.Stat()
-	if err != nil || !info.Mode().IsRegular() || info.Mode().Perm()&0o077 != 0 {
+	if err != nil || !info.Mode().IsRegular() || info.Mode().Perm()&0o077 != 0 || !ours(info) {
 		return token{}, false
 	}
 	raw, err := io.ReadAll(io.LimitReader(f, 2*maxToken))
@@ -125,6 +125,13 @@ func (s *store) load() (token, bool) {
 		return token{}, false
 	}
 	return token{value: &k.AccessToken, ends: time.Now().Add(left)}, true // from here on by the clock that nobody sets
+}
+
+// ours says whether a file belongs to this user: another's could hold a token
+// that has records go out as somebody else.
+func ours(info os.FileInfo) bool {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int(stat.Uid) == os.Geteuid()
 }
 
 // save writes a file beside the old one and puts it in its place.

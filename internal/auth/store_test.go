@@ -63,6 +63,9 @@ func TestStore(t *testing.T) {
 		os.Rename(s.path, s.path+".moved")
 		return os.Symlink(s.path+".moved", s.path)
 	})
+	if os.Geteuid() == 0 {
+		damage("another user's", func() error { return os.Chown(s.path, 1, -1) })
+	}
 	damage("gone", func() error { return os.Remove(s.path) })
 }
 

@@ -87,7 +87,10 @@ func (t *TLS) refresh(now time.Time) {
 // trusts or one of the cluster's authorities, and are shown none.
 func (t *TLS) Others() *tls.Config {
 	cfg := baseTLS()
-	if t == nil || t.files.CA == "" {
+	if t == nil {
+		return cfg
+	}
+	if cfg.MinVersion = max(cfg.MinVersion, t.files.MinVersion); t.files.CA == "" {
 		return cfg
 	}
 	pem, err := os.ReadFile(t.files.CA)

@@ -42,6 +42,42 @@ func pair(t *testing.T, name string) (cert, key []byte) {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw})
 }
 
+// A token endpoint is trusted by the authorities that are there when it is asked,
+// and spoken to in no older TLS than the cluster.
+func TestTokenEndpointTrust(t *testing.T) {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, oneHour) }))
+	server.TLS = &tls.Config{MaxVersion: tls.VersionTLS12}
+	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	server.StartTLS()
+	defer server.Close()
+	ca := filepath.Join(t.TempDir(), "ca")
+	write := func(content []byte) {
+		t.Helper()
+		if err := os.WriteFile(ca, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other, _ := pair(t, "another authority")
+	for _, min := range []uint16{0, tls.VersionTLS13} {
+		write(other)
+		x, err := NewTLS(TLSFiles{CA: ca, MinVersion: min}, silent)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := Settings{TLS: x, Timeout: time.Second}.endpoint(server.URL, "--oauth2-token-url")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.post(t.Context(), nil, "", ""); err == nil || !strings.Contains(err.Error(), "certificate trusted here") {
+			t.Errorf("another authority's: %v", err)
+		}
+		write(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
+		if _, err := c.post(t.Context(), nil, "", ""); (err == nil) != (min == 0) || err != nil && !strings.Contains(err.Error(), "protocol version") {
+			t.Errorf("at least %#x: %v", min, err)
+		}
+	}
+}
+
 // New certificate files are in force for the next connection, a resumed session
 // included; files that will not do leave the old ones.
 func TestTLSFollowsItsFiles(t *testing.T) {

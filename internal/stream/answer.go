@@ -27,6 +27,7 @@ type head struct {
 	location    string
 	server      string // its name, as Server says it; of a GET only
 	rates       rates  // what it says of limits
+	sent        string // Authorization header it answers; of a GET only
 	doSFilter   string // Jetty's DoS filter says here what it did
 	keepOpen    bool   // HTTP/1.1 without "Connection: close"
 }

@@ -125,7 +125,7 @@ func (p *Pool) opened(s *stream) {
 	failed := p.fails
 	p.fails, p.trouble = 0, nil
 	p.mu.Unlock()
-	p.trusted()
+	p.trusted(s.authorization)
 	if failed > 0 {
 		p.log.Info("endpoint answers again", "after_attempts", failed)
 	}
@@ -174,6 +174,7 @@ func (p *Pool) ended(s *stream, err error, ref *refusal, n int, unknown bool) {
 // refused acts on a status that came instead of reports.
 func (p *Pool) refused(s *stream, ref *refusal) {
 	where := s.url.Redacted()
+	ref.text = auth.Scrub(ref.text, s.authorization)
 	if ref.status == http.StatusUnauthorized {
 		if ref.remedy = cmp.Or(auth.Remedy(p.target.Auth), ref.remedy); isNone(p.target.Auth) {
 			ref.remedy = noCredentials
@@ -221,6 +222,13 @@ func (p *Pool) follow(s *stream, ref *refusal) {
 		return
 	}
 	to.User, to.Fragment = nil, ""
+	if s.url.Scheme == "https" && to.Scheme == "http" {
+		s.t.mu.Lock()
+		s.t.hops, s.t.redirect = 0, nil
+		s.t.mu.Unlock()
+		p.refuse(&EndpointError{Err: fmt.Errorf("%s redirects to %s: records would go there in plain text for all on the way to read: if it is right, give it as --rest-endpoint", s.url.Redacted(), to.Redacted())})
+		return
+	}
 	s.t.mu.Lock()
 	// A redirect that another of the topic's streams met too is no hop more.
 	if known := s.t.redirect; known == nil || *known != *to || *to == *s.url {

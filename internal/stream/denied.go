@@ -40,8 +40,9 @@ func isNone(a auth.Authorizer) bool {
 	return none
 }
 
-// trusted notes that the credentials were accepted.
-func (p *Pool) trusted() {
+// trusted notes that the credentials were accepted, as that header.
+func (p *Pool) trusted(authorization string) {
+	auth.Accepted(p.target.Auth, authorization)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.doubt = doubt{proven: true}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"sync"
@@ -24,6 +26,13 @@ type tokens struct {
 	// renewable: a refused value may be dropped.
 	renewable bool
 	err       error
+	accepted  string // the last value that was
+}
+
+func (k *tokens) Accepted(value string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.accepted = value
 }
 
 func (k *tokens) Authorization(context.Context) (string, error) {
@@ -260,6 +269,9 @@ func TestTokenRenewedAt401(t *testing.T) {
 		if took := time.Since(before); took > time.Second {
 			t.Errorf("a new token took %s", took)
 		}
+		if who.accepted != "Bearer 1" {
+			t.Errorf("a report proves %q", who.accepted)
+		}
 	})
 	synctest.Test(t, func(t *testing.T) {
 		who := &tokens{renewable: true}
@@ -307,6 +319,66 @@ func TestNoToken(t *testing.T) {
 	}
 	f(&auth.TokenError{Denied: true, Text: "invalid_client"}, true)
 	f(&auth.TokenError{Text: "out of order"}, false)
+}
+
+// Credentials that a server quotes are in no error, whoever asked.
+func TestQuotedCredentials(t *testing.T) {
+	who, err := auth.NewBasic("key", "canary secret")
+	if err != nil {
+		t.Fatal(err)
+	}
+	quote := func(authorization string) string {
+		return fmt.Sprintf(`{"error_code":40101,"message":"%s no good: %s, canary secret"}`, strings.Repeat("x", 200), authorization)
+	}
+	check := func(err error) {
+		t.Helper()
+		if err == nil || !strings.Contains(err.Error(), "***") || strings.Contains(err.Error(), "canary") || strings.Contains(err.Error(), "a2V5") {
+			t.Error(err)
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		p, _, srv := memoryPool(realConfig(true), who, func(string) bool { return true })
+		srv.script = func(x *exchange) { x.status(401, "", quote(x.req.Header.Get("Authorization"))) }
+		defer finish(p, srv)
+		submit(t, p, batchOf("t", 0, "a"))
+		time.Sleep(time.Second)
+		e := gaveUp(p)
+		if e == nil {
+			t.Fatal("goes on")
+		}
+		check(e)
+	})
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusUnauthorized)
+		fmt.Fprint(w, "no good: ", r.Header.Get("Authorization"))
+	}))
+	defer s.Close()
+	_, err = Resolve(t.Context(), Address{URL: s.URL, Auth: who, HasAuth: true, DialTimeout: time.Second, Attempts: 1})
+	check(err)
+}
+
+// A redirect out of TLS is not followed: records would go in plain text.
+func TestRedirectToPlainText(t *testing.T) {
+	f := func(from, to string, want bool) {
+		t.Helper()
+		srv := newFake(t, nil)
+		p, _ := testPool(t, onceConfig(), srv.url(), limit.Profile{})
+		c, peer := net.Pipe()
+		defer c.Close()
+		defer peer.Close()
+		s := newStream(p, p.topic("t"), c)
+		s.url, _ = url.Parse(from)
+		p.follow(s, &refusal{status: 307, location: to})
+		e := gaveUp(p)
+		if followed := e == nil && s.t.redirect != nil; followed != want || e != nil && !strings.Contains(e.Error(), "in plain text") {
+			t.Errorf("%s to %s: followed %v, %v", from, to, followed, e)
+		}
+	}
+	f("https://kafka.example.com/a", "http://kafka.example.com/a", false)
+	f("https://kafka.example.com/a", "http://other.example.com/", false)
+	f("https://kafka.example.com/a", "/b", true)
+	f("http://kafka.example.com/a", "https://kafka.example.com/a", true)
+	f("http://kafka.example.com/a", "http://kafka.example.com/b", true)
 }
 
 // The identity pool goes along with every request.

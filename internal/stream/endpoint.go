@@ -210,7 +210,11 @@ func get(ctx context.Context, c *http.Client, who auth.Authorizer, u *url.URL, a
 	if resp.StatusCode == http.StatusUnauthorized && auth.Refused(who, authorization, true) {
 		return get(ctx, c, who, u, accept) // with another token, once: the next is not dropped so soon
 	}
+	if resp.StatusCode == http.StatusOK {
+		auth.Accepted(who, authorization)
+	}
 	h = head{status: resp.StatusCode, contentType: resp.Header.Get("Content-Type"), location: resp.Header.Get("Location"), server: resp.Header.Get("Server")}
+	h.sent = authorization
 	return h, body, isNone(who), nil
 }
 
@@ -274,7 +278,7 @@ func (r *resolver) clusters(ctx context.Context, base *url.URL) (found, error) {
 	case h.status == http.StatusForbidden:
 		ref.remedy = "the key may not list clusters: give the cluster's id with --cluster-id, or grant it DESCRIBE"
 	case h.location != "":
-		ref.remedy = "it redirects to " + h.location + ": give that as --rest-endpoint if it is right"
+		ref.remedy = "it redirects to " + ref.location + ": give that as --rest-endpoint if it is right"
 	}
 	f.err = &EndpointError{
 		Denied: h.status == http.StatusUnauthorized || h.status == http.StatusForbidden,

@@ -11,6 +11,7 @@ import (
 
 	"github.com/goccy/go-json"
 
+	"github.com/produce-agent/produce-agent/internal/auth"
 	"github.com/produce-agent/produce-agent/internal/record"
 )
 
@@ -56,6 +57,7 @@ func (r *reading) notAnswer(h head, body []byte) error {
 	}
 	_ = r.s.conn.SetReadDeadline(time.Now().Add(lastWait))
 	ref := judgeStatus(h, body)
+	ref.text = auth.Scrub(ref.text, r.s.authorization)
 	if h.status == 204 {
 		ref.unknown = true
 		ref.remedy = "it does not say what became of records: something in between asks it not to wait (async=true)"

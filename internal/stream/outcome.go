@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/produce-agent/produce-agent/internal/auth"
 	"github.com/produce-agent/produce-agent/internal/record"
 )
 
@@ -192,6 +193,7 @@ func judgeStatus(h head, body []byte) *refusal {
 	if r.html {
 		r.text = "an HTML page: " + htmlTitle(body)
 	}
+	r.text, r.location = auth.Scrub(r.text, h.sent), auth.Scrub(r.location, h.sent)
 	switch h.status {
 	case 200:
 		r.fate = openStop
