@@ -17,10 +17,9 @@ import (
 // path is.
 //
 // The tags are the schema: key is a member's name in the file; enum the words
-// it may be, later words that will work some day; range its bounds, zero what
-// 0 means where 0 is outside of them; required what to do where it is missing;
-// scalar the member that a plain value stands for; def a default that depends
-// on other settings, for documents.
+// it may be; range its bounds, zero what 0 means where 0 is outside of them;
+// required what to do where it is missing; scalar the member that a plain value
+// stands for; def a default that depends on other settings, for documents.
 type Config struct {
 	DataDir  string    `key:"data_dir"` // "": nothing is kept on disk
 	Clusters []Cluster `key:"clusters" named:"NAME"`

@@ -248,11 +248,8 @@ func oneOf(n *node, tag reflect.StructTag) string {
 		return ""
 	}
 	words := strings.Split(tag.Get("enum"), ",")
-	switch {
-	case slices.Contains(words, n.text):
+	if slices.Contains(words, n.text) {
 		return ""
-	case tag.Get("later") != "" && slices.Contains(strings.Split(tag.Get("later"), ","), n.text):
-		return fmt.Sprintf("%s is not built yet: it can be %s", n.shown(), list(words))
 	}
 	what := fmt.Sprintf("%s: must be %s", n.shown(), list(words))
 	if s := suggest(n.text, words); s != "" && n.ref == "" && len(words) > 2 {
