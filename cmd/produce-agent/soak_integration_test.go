@@ -97,7 +97,7 @@ type soak struct {
 }
 
 // soakTime is how long the soak goes on where SOAK_TIME does not say.
-const soakTime = 30 * time.Second
+const soakTime = time.Minute
 
 // TestOracleSoak mixes kills, stops, full disks, connections that are cut at any
 // byte or fall silent, refusals, storms of 429 and rotations by chance, for
