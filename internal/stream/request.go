@@ -210,12 +210,11 @@ func (s *stream) launch() error {
 		s.t.unredirect()
 		return err
 	}
-	s.authorization = authorization
-	s.attach(l)
-	p.stats.opened()
 	now := time.Now()
-	s.born = now
+	s.authorization, s.born = authorization, now
 	s.touch()
+	s.attach(l) // from here on the watch looks at it
+	p.stats.opened()
 	for _, g := range q.segments {
 		g.sent = now
 		n, size := g.records(), g.size()
